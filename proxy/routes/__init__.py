@@ -1,0 +1,1 @@
+"""The HTTP edge, thin: it reads a request into a Call and writes a Reply."""
