@@ -117,8 +117,8 @@ def test_time_is_linear_in_the_text(name: str) -> None:
         return process_time() - began
 
     text = NASTY[name][:120_000]
-    quarter = min(seconds(text[: len(text) // 4]) for _ in range(3))
-    assert seconds(text) < 12 * quarter + 0.05
+    # one good pair of several is enough: a shared machine's speed changes between any two measurements
+    assert any(seconds(text) < 8 * seconds(text[: len(text) // 4]) for _ in range(5))
 
 
 def test_literals() -> None:
