@@ -40,6 +40,7 @@ class _Story:
 
     started_s: float
     reason: str | None = None
+    error: str | None = None
     rule: str | None = None
     way: Literal["merged", "resent", "alone", "passed", "refused"] = "passed"
     lesson: Lesson | None = None
@@ -99,7 +100,7 @@ class Batcher:
         try:
             reply = await self._route(call, verdict, story)
         except ProxyError as error:
-            story.reason = story.reason or error.code
+            story.reason, story.error = story.reason or error.code, error.code or error.type
             self._tell(call, story, error.http_status)
             raise error.told(story.headers()) from error
         except asyncio.CancelledError:
@@ -261,6 +262,7 @@ class Batcher:
                 status=status,
                 way=story.way,
                 reason=story.reason,
+                error=story.error,
                 rule=story.rule,
                 would_merge=lesson is not None and lesson.mode != "on",
                 stream=call.body.get("stream") is True,

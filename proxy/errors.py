@@ -203,6 +203,12 @@ class UpstreamUnavailableError(UpstreamError):
     status = 502
 
 
+class UpstreamUnreadableError(UpstreamUnavailableError):
+    """The answer is none of the provider's API, or litellm stumbled over it or over the request."""
+
+    default_code = "upstream_unreadable"
+
+
 class UpstreamTimeoutError(UpstreamUnavailableError):
     """No first token, or no further one, in the time allowed."""
 

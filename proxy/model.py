@@ -36,6 +36,8 @@ class Secret:
 
 ACCOUNT = ("openai-organization", "openai-project", "openai-beta")
 """Headers that go upstream and change what is answered or who pays."""
+PAYER = frozenset({"openai-organization", "openai-project"})
+"""Those of them that belong to a key: they go with the caller's own alone, and who pays for the operator's is not a caller's to say."""
 
 
 @dataclass(frozen=True, slots=True)

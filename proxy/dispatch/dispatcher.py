@@ -23,6 +23,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamTooLargeError,
     UpstreamUnavailableError,
+    UpstreamUnreadableError,
 )
 from proxy.interfaces import Delivery, Listener, Tokens, Upstream
 from proxy.lessons.merge import MergedBody, Unmergeable, merge
@@ -32,6 +33,7 @@ from proxy.sites import BatchResult, Rested, Resumed, Sites
 
 MAX_RETRY_S = 20.0
 """The most seconds that a batch waits for upstream's rate limit, all retries together."""
+_FAILURES: dict[type[ProxyError], str] = {UpstreamTimeoutError: "upstream_timeout", UpstreamUnreadableError: "upstream_unreadable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +192,11 @@ class Dispatcher:
             case UpstreamRejectedError():
                 if error.salvage:
                     course.take(Piece(text=error.salvage))
-                job.ledger.failure = "rejected"
+                job.ledger.failure, job.ledger.error = "rejected", error.code
                 course.finish("rejected")
             case UpstreamUnavailableError():
                 # lone calls may fail too, but then nothing is lost by a rest; and some servers fail over a large schema
-                job.ledger.failure = "upstream_timeout" if isinstance(error, UpstreamTimeoutError) else "upstream_error"
+                job.ledger.failure, job.ledger.error = _FAILURES.get(type(error), "upstream_error"), error.code
                 course.finish(job.ledger.failure)
             case _ if not course.started:
                 raise error

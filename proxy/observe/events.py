@@ -25,6 +25,8 @@ class CallFinished:
     passed: no lesson; refused: ended by an error of ours before upstream."""
     reason: str | None
     """Why not merged."""
+    error: str | None
+    """Code of the error that it got, where it is one of the proxy's own words."""
     rule: str | None
     would_merge: bool
     """Recognised while merging is off for it (dry_run, share)."""

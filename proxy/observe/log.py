@@ -181,12 +181,9 @@ def _call(event: CallFinished) -> Fields:
         "way": event.way,
         "total_ms": round(event.total_ms, 1),
     }
-    if event.reason:
-        fields["reason"] = event.reason
-    if event.stream:
-        fields["stream"] = True
-    if event.key_name:
-        fields["key_name"] = event.key_name
+    error = event.error if event.error != event.reason else None
+    told = {"reason": event.reason, "error": error, "stream": event.stream, "key_name": event.key_name}
+    fields |= {name: value for name, value in told.items() if value}
     if event.usage:
         fields |= _usage(event.usage, estimated=event.estimated)
     if event.rule:

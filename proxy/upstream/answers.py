@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 
 from proxy.errors import UpstreamUnavailableError
-from proxy.model import Reply
+from proxy.model import PAYER, Reply
 from proxy.upstream.address import Address
 from proxy.upstream.copied import ENDINGS, CopiedStream
 from proxy.upstream.foreign import DENIED, Said, error_object, from_answer, scrub
@@ -26,8 +26,6 @@ _LONGEST_ERROR = 256 * 1024
 
 _RETURNED = frozenset({"content-type", "content-encoding", "content-disposition", "retry-after", "retry-after-ms", "x-should-retry"})
 _RETURNED_FAMILIES = ("x-ratelimit-", "openai-")
-_CALLERS_OWN = frozenset({"openai-organization", "openai-project"})
-"""Response headers that name the account: its owner may see them."""
 _OF_THE_BODY = frozenset({"content-type", "content-encoding", "content-disposition"})
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 """What no header may hold; a folded line comes out of the parser with its line break."""
@@ -68,7 +66,8 @@ def _returned(headers: Mapping[str, str], address: Address) -> tuple[tuple[str, 
         lowered = name.lower()
         if _CONTROL.search(value):
             continue
-        if lowered in _CALLERS_OWN and not address.callers_key:
+        if lowered in PAYER and not address.callers_key:
+            # its owner may see the account
             continue
         if lowered in _RETURNED or lowered.startswith(_RETURNED_FAMILIES):
             kept.append((lowered, value))

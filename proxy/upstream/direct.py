@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from proxy.errors import NotFoundError
-from proxy.model import ACCOUNT, Call, Reply
+from proxy.model import ACCOUNT, PAYER, Call, Reply
 from proxy.upstream.address import Address
 from proxy.upstream.answers import reply_to
 from proxy.upstream.copied import BREAKS, no_answer
@@ -26,6 +26,7 @@ _URLS = 1024
 
 _SENT = ("content-type", "accept", *ACCOUNT, "user-agent")
 """Request headers that go upstream; everything else is ours, the connection's or a secret."""
+_SENT_WITH_OUR_KEY = tuple(name for name in _SENT if name not in PAYER)
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 """An `accept-encoding` that takes gzip."""
 
@@ -118,7 +119,8 @@ def _data(body: bytes) -> bytes | io.BytesIO | None:
 
 def _headers(call: Call, address: Address, *, plain: bool) -> dict[str, str]:
     given = call.headers
-    headers = {name: value for name in _SENT if (value := given.get(name)) is not None}
+    names = _SENT if address.callers_key else _SENT_WITH_OUR_KEY
+    headers = {name: value for name in names if (value := given.get(name)) is not None}
     if not plain and _GZIP.search(given.get("accept-encoding", "")):
         # and no other: an error must be readable here, for it may hold a key
         headers["accept-encoding"] = "gzip"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,11 +23,13 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamTooLargeError,
     UpstreamUnavailableError,
+    UpstreamUnreadableError,
 )
 from proxy.upstream.patience import retry_after_s
 
 DENIED = "The provider refused the credentials that the proxy is configured with; its operator must look after them."
 UNREACHABLE = "The provider could not be reached or broke off the connection."
+UNREADABLE = "The provider's answer could not be read ({kind}). Is its `api_base` that of the API that `model` names?"
 TIMED_OUT = "The provider did not answer in the time allowed."
 
 _TOO_LARGE = re.compile(
@@ -53,6 +55,10 @@ _LONGEST_MESSAGE = 2_000
 _WRAPPERS = ("message", "error", "detail", "msg")
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _DEEPEST = 8
+_FELL_OVER = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""What code raises that meets something it did not expect."""
+_NETWORK = frozenset({"aiohttp", "anyio", "h11", "h2", "httpcore", "httpx"})
+"""Packages whose errors say that the other side could not be reached or broke off, among them some ValueErrors."""
 
 
 Secrets = tuple[str, ...] | None
@@ -184,8 +190,28 @@ def from_litellm(error: Exception, *, secrets: Secrets) -> ProxyError:
     # litellm invents a 500 for what never reached the provider, and an answer is known by its headers
     if not isinstance(status, int) or not 400 <= status < 600 or (status >= 500 and not headers):  # noqa: PLR2004
         said = _said_in_stream(error)
-        return from_answer(said, secrets=secrets) if said else UpstreamUnavailableError(UNREACHABLE)
+        return from_answer(said, secrets=secrets) if said else _unanswered(error)
     return from_answer(_said(error, kind, status, headers), secrets=secrets)
+
+
+def _unanswered(error: Exception) -> UpstreamUnavailableError:
+    """Return what became of a call that has no answer: code fell over it, or there was nobody."""
+    chain = list(_causes(error))
+    fell = next((cause for cause in chain if isinstance(cause, _FELL_OVER)), None)
+    broke = any(isinstance(cause, OSError) or type(cause).__module__.partition(".")[0] in _NETWORK for cause in chain)
+    if fell is None or broke or _body(error):
+        return UpstreamUnavailableError(UNREACHABLE)
+    # the name of its class alone: its words may quote the answer
+    return UpstreamUnreadableError(UNREADABLE.format(kind=type(fell).__name__))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _said_in_stream(error: Exception) -> Said | None:

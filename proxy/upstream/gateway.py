@@ -17,7 +17,7 @@ from typing import Any, cast
 import orjson
 
 from proxy.errors import NotFoundError, UnauthorizedError
-from proxy.model import Call, Caller, Deployment, Json, Piece, Reply
+from proxy.model import PAYER, Call, Caller, Deployment, Json, Piece, Reply
 from proxy.upstream import library, responses, translated
 from proxy.upstream.config import UpstreamConfig, UpstreamConfigError
 from proxy.upstream.deployments import Target, mistakes
@@ -230,8 +230,8 @@ class Gateway:
                 asked["stream_options"] = {"include_usage": True}
         if deployment.provider in OPENAI_COMPATIBLE:
             asked["allowed_openai_params"] = sorted(_DROPPED_BY_LITELLM & asked.keys())
-            if caller.account:
-                asked["extra_headers"] = {**target.entry.litellm_params.get("extra_headers", {}), **dict(caller.account)}
+            if account := _account(target, caller):
+                asked["extra_headers"] = {**target.entry.litellm_params.get("extra_headers", {}), **account}
         if self._ways.goes_by_router(target):
             # so that it learns how the deployment does; a pattern it would call under the pattern's name
             return await self._router.acompletion(model=target.id, num_retries=0, disable_fallbacks=True, **asked)
@@ -254,6 +254,11 @@ def _litellm_name(target: Target, deployment: Deployment) -> str:
         return target.model
     provider, slash, _ = target.model.partition("/")
     return f"{provider}{slash}{deployment.model}" if slash and "*" not in provider else deployment.model
+
+
+def _account(target: Target, caller: Caller) -> dict[str, str]:
+    """Return the callers' headers on their account; who pays is not theirs to say where the key isn't theirs."""
+    return {name: value for name, value in caller.account if target.entry.api_key_is_callers or name not in PAYER}
 
 
 def _check_bearer(way: Way, caller: Caller) -> None:

@@ -28,7 +28,7 @@ from proxy.errors import (
     UpstreamTooLargeError,
     UpstreamUnavailableError,
 )
-from proxy.model import Call, Caller, CallId, Json, Piece, Price, Reply, Secret, Usage
+from proxy.model import PAYER, Call, Caller, CallId, Json, Piece, Price, Reply, Secret, Usage
 from proxy.upstream.config import Entry, UpstreamConfig, UpstreamConfigError
 from proxy.upstream.gateway import Gateway
 from proxy.upstream.patience import Patience
@@ -638,15 +638,18 @@ async def test_a_pattern_may_have_several_deployments(provider: Provider) -> Non
     assert [body["model"] for _, _, body in provider.seen][:2] == ["ok", "x/ok"]
 
 
-@pytest.mark.parametrize("kind", ["one", "group"])
-async def test_a_batch_says_who_pays_as_its_calls_did(provider: Provider, kind: str) -> None:
-    """The callers' organization and project go up with a merged call, beside the headers of the entry's own."""
-    entries = [entry(provider, "alias", "openai/ok", extra_headers={"x-entry": "own"})] * (2 if kind == "group" else 1)
-    payer = Caller("digest", account=(("openai-organization", "org-1"), ("openai-project", "proj-1")))
+@pytest.mark.parametrize("kind", ["one", "group", "caller"])
+async def test_a_batch_says_who_pays_where_its_callers_do(provider: Provider, kind: str) -> None:
+    """The callers' organization and project go up with their own key alone, what they ask for in any case."""
+    own: dict[str, Any] = {"api_key": "caller"} if kind == "caller" else {}
+    entries = [entry(provider, "alias", "openai/ok", extra_headers={"x-entry": "own"}, **own)] * (2 if kind == "group" else 1)
+    account = (("openai-organization", "org-1"), ("openai-project", "proj-1"), ("openai-beta", "b=1"))
     async with opened(*entries) as gateway:
-        await pieces(gateway, "alias", payer, tools=[TOOL])
+        await pieces(gateway, "alias", Caller("digest", bearer=Secret("sk-c"), account=account), tools=[TOOL])
     _, headers, _ = provider.seen[0]
-    assert (headers["openai-organization"], headers["openai-project"], headers["x-entry"]) == ("org-1", "proj-1", "own")
+    paying = {name: value for name, value in headers.items() if name in PAYER}
+    assert paying == ({"openai-organization": "org-1", "openai-project": "proj-1"} if kind == "caller" else {})
+    assert (headers["openai-beta"], headers["x-entry"]) == ("b=1", "own")
 
 
 async def test_a_batch_goes_to_exactly_the_picked_deployment_once(provider: Provider) -> None:

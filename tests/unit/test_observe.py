@@ -38,6 +38,7 @@ CALL = CallFinished(
     status=200,
     way="passed",
     reason="not_a_lesson",
+    error=None,
     rule=None,
     would_merge=False,
     stream=False,
@@ -136,6 +137,12 @@ def test_a_call_that_was_no_lesson_has_a_short_line() -> None:
         "total_ms": 12.3,
         "reason": "not_a_lesson",
     }
+
+
+def test_a_call_that_failed_tells_the_errors_code_beside_why_it_went_alone() -> None:
+    failed = replace(CALL, status=502, way="alone", reason="no_company", error="upstream_unreadable")
+    told = line(failed)
+    assert (told["reason"], told["error"]) == ("no_company", "upstream_unreadable")
 
 
 def test_a_merged_call_tells_its_batch_its_wait_and_its_tokens() -> None:

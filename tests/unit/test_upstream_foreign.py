@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
+import httpx
 import orjson
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamTooLargeError,
     UpstreamUnavailableError,
+    UpstreamUnreadableError,
 )
 from proxy.upstream.foreign import Said, error_object, from_answer, from_litellm
 
@@ -153,7 +156,6 @@ def test_a_message_is_found_in_what_servers_wrap_it_in(body: dict[str, Any], mes
         ({"type": "invalid_request_error", "message": "maximum context length is 5"}, UpstreamTooLargeError),
         ({"code": 7, "type": "rate_limit_error"}, UpstreamRateLimitedError),
         ({"code": None, "type": ["invalid_request_error"]}, UpstreamUnavailableError),
-        ({}, UpstreamUnavailableError),
     ],
 )
 def test_what_an_event_of_a_stream_says_keeps_its_meaning(body: dict[str, Any], kind: type[UpstreamError]) -> None:
@@ -204,3 +206,31 @@ def test_upstreams_own_words_are_found_in_litellms() -> None:
 )
 def test_what_litellm_quotes_as_python_does_is_read_as_it_was_written(told: str, message: str) -> None:
     assert from_litellm(Foreign(told, message=told, status_code=400), secrets=()).message == message
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (orjson.JSONDecodeError("Expecting value: SECRET", "SECRET", 0), UpstreamUnreadableError),
+        (AttributeError("'list' object has no attribute 'SECRET'"), UpstreamUnreadableError),
+        (ConnectionResetError(), UpstreamUnavailableError),
+        (httpx.RemoteProtocolError("cut off"), UpstreamUnavailableError),
+        (aiohttp.InvalidURL("SECRET"), UpstreamUnavailableError),
+        (RuntimeError("SECRET"), UpstreamUnavailableError),
+    ],
+)
+def test_an_answer_that_code_falls_over_is_not_told_as_none(cause: Exception, kind: type[UpstreamError]) -> None:
+    """An operator must not look for a broken network; and what the code's error quotes of the answer goes nowhere."""
+    wrapped = Foreign("litellm.InternalServerError", status_code=500)
+    wrapped.__cause__ = cause
+    error = from_litellm(wrapped, secrets=())
+    assert type(error) is kind
+    assert "SECRET" not in error.message
+    assert (type(cause).__name__ in error.message) == (kind is UpstreamUnreadableError)
+
+
+def test_what_code_falls_over_while_the_network_fails_is_the_networks_failure() -> None:
+    wrapped = Foreign("litellm.InternalServerError", status_code=500)
+    wrapped.__context__ = AttributeError("no response")
+    wrapped.__context__.__context__ = httpx.ConnectError("refused")
+    assert type(from_litellm(wrapped, secrets=())) is UpstreamUnavailableError
