@@ -58,8 +58,12 @@ class Together:
             found.append(Judged(call, verdict, verdict.key if isinstance(verdict, Lesson) and verdict.mode == "on" else call.id))
             # every prompt is read here: other callers' windows must not wait for all of them
             await asyncio.sleep(0)
-        sizes = Counter(one.group for one in found)
-        return [replace(one, verdict=_announced(one.verdict, sizes[one.group])) for one in found]
+        sizes, places = Counter(one.group for one in found), Counter[str]()
+        announced: list[Judged] = []
+        for one in found:
+            announced.append(replace(one, verdict=_announced(one.verdict, sizes[one.group], places[one.group])))
+            places[one.group] += 1
+        return announced
 
     async def answers(self, judged: Sequence[Judged]) -> AsyncGenerator[tuple[int, Outcome]]:
         """Yield place and outcome of every call, each exactly once, as they come; closing this cancels what still runs."""
@@ -97,12 +101,21 @@ class Together:
             done.put_nowait((index, outcome))
 
 
-def _announced(verdict: Lesson | Unbatchable, size: int) -> Lesson | Unbatchable:
-    """Return the verdict as one of `size` that come together; a larger number that the caller announced itself is kept."""
+def _announced(verdict: Lesson | Unbatchable, size: int, place: int) -> Lesson | Unbatchable:
+    """Return the verdict at this place of `size` that come together; a larger number that the caller announced itself is kept."""
     if isinstance(verdict, Unbatchable) or verdict.mode != "on" or (verdict.expect or 0) > size:
         return verdict
     wait_ms = _GATHER_MS if verdict.max_wait_ms is None else max(1, min(verdict.max_wait_ms, _GATHER_MS))
-    return replace(verdict, expect=size, max_wait_ms=wait_ms)
+    return replace(verdict, expect=_batch_size(size, place, verdict.window.max_size), max_wait_ms=wait_ms)
+
+
+def _batch_size(size: int, place: int, most: int) -> int:
+    """Return how many go together with the call at this place: as few batches as can be, of like size.
+
+    They come in order and in one turn of the loop, so each batch is in before the next begins, and nobody is left over who waits.
+    """
+    smaller, larger = divmod(size, -(-size // most))
+    return smaller + 1 if place < larger * (smaller + 1) else smaller
 
 
 async def _whole(reply: Reply) -> Reply:

@@ -58,9 +58,9 @@ def read_form(body: Json, functions: list[Json], *, last_role: str) -> Form:
 def _forced(choice: Json, by_name: dict[str, Json]) -> str:
     function = choice.get("function")
     name = function.get("name") if is_object(function) else None
-    if name not in by_name:
+    if not isinstance(name, str) or name not in by_name:
         raise invalid("Invalid value for 'tool_choice': it names no tool that stands in 'tools'.", "tool_choice")
-    return str(name)
+    return name
 
 
 def _parameters(function: Json) -> Json:

@@ -38,6 +38,10 @@ _DEFAULT_TIMEOUT_S = 600.0
 _CHAT_PATH = "/v1/chat/completions"
 _DROPPED_BY_LITELLM = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "stream_options"})
 """litellm drops or refuses these for some providers that take them; the batch was built for what the provider can do."""
+_READ_BY_LITELLM = _DROPPED_BY_LITELLM | {"messages", "max_tokens", "max_completion_tokens", "user"}
+"""What it is told by name of a batch for a provider that speaks OpenAI's API: by its tables it gives limits another name, and
+leaves out a user that isn't known there. By the same tables it would refuse others (`reasoning_effort`, `service_tier`) that
+the provider takes of a lone call, which goes as it was written."""
 _ROUTERS_OWN = frozenset({"rpm", "tpm", "weight", "order", "tags", "max_parallel_requests", "cooldown_time"})
 
 
@@ -223,12 +227,14 @@ class Gateway:
         return await getattr(self._litellm, name)(**(self._parameters(target, way.deployments[0], call.caller) | asked))
 
     async def _start(self, target: Target, deployment: Deployment, body: Json, caller: Caller) -> Any:
-        asked = translated.arguments(_CHAT_PATH, body, target.entry.litellm_params.get("extra_body"))
+        speaks_openais = deployment.provider in OPENAI_COMPATIBLE
+        named = _READ_BY_LITELLM if speaks_openais else None
+        asked = translated.arguments(_CHAT_PATH, body, target.entry.litellm_params.get("extra_body"), named_fields=named)
         if deployment.capability.stream:
             asked["stream"] = True
             if deployment.capability.usage_in_stream:
                 asked["stream_options"] = {"include_usage": True}
-        if deployment.provider in OPENAI_COMPATIBLE:
+        if speaks_openais:
             asked["allowed_openai_params"] = sorted(_DROPPED_BY_LITELLM & asked.keys())
             if account := _account(target, caller):
                 asked["extra_headers"] = {**target.entry.litellm_params.get("extra_headers", {}), **account}

@@ -77,12 +77,15 @@ def _is_message(message: Any) -> bool:
     return isinstance(message, dict) and isinstance(cast("Json", message).get("role"), str)
 
 
-def arguments(path: str, body: Json, own_extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def arguments(
+    path: str, body: Json, own_extra: Mapping[str, Any] | None = None, *, named_fields: frozenset[str] | None = None
+) -> dict[str, Any]:
     """Return a caller's body as litellm's keyword arguments.
 
-    Fields that OpenAI doesn't know go to the provider as they are, in `extra_body`; what the operator set there wins.
+    Fields that OpenAI doesn't know, or that aren't among `named_fields`, go to the provider as they are, in `extra_body`; what
+    the operator set there wins.
     """
-    allowed = _KINDS[path][1]
+    allowed = _KINDS[path][1] if named_fields is None else named_fields
     named = {name: value for name, value in body.items() if name in allowed}
     extra = {name: value for name, value in body.items() if name not in allowed and name not in _NOT_FOR_THE_MODEL}
     if body.get("stream") is True:

@@ -126,6 +126,9 @@ REFUSED: list[tuple[Json | bytes, str | None]] = [
     ({"model": "m", "messages": HI, "response_format": {"type": "xml"}}, "response_format.type"),
     ({"model": "m", "messages": HI, "response_format": "json"}, "response_format.type"),
     ({"model": "m", "messages": HI, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    (single(tool_choice={"type": "function", "function": {"name": "other"}}), "tool_choice"),
+    (single(tool_choice={"type": "function", "function": {"name": [1]}}), "tool_choice"),
+    (single(tool_choice={"type": "function"}), "tool_choice"),
 ]
 
 

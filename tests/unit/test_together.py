@@ -83,10 +83,12 @@ def test_a_group_becomes_a_batch_at_once() -> None:
     assert scene.upstream.sent == []
 
 
-def test_a_group_beyond_the_batch_size_becomes_several_at_once() -> None:
+@pytest.mark.parametrize(("calls", "sizes"), [(6, [3, 3]), (11, [4, 4, 3]), (13, [5, 4, 4])])
+def test_a_group_beyond_the_batch_size_becomes_several_of_like_size_at_once(calls: int, sizes: list[int]) -> None:
     scene = Scene()
-    assert run(scene.answers([ask(i) for i in range(13)])) == 0.0
-    assert scene.sizes == [(5, "full"), (5, "full"), (3, "expected")]
+    assert run(scene.answers([ask(i) for i in range(calls)])) == 0.0
+    assert [size for size, _ in scene.sizes] == sizes
+    assert scene.upstream.sent == []
 
 
 def test_what_has_no_companions_goes_alone_at_once() -> None:
