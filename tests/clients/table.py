@@ -45,9 +45,10 @@ def section(client: Client, played: Played) -> str:
     ways = {place: way_cell(outcome) for place, outcome in played.ways.items()}
     failures = {place: failure_cell(place, outcome) for place, outcome in played.failures.items()}
     departures = {place: departure_cell(outcome) for place, outcome in played.departures.items()}
+    packages = ", ".join(f"`{package}` {version}" for package, version in versions(client).items())
     lines = [
         f"## {client.name}\n",
-        f"{', '.join(f'`{package}` {version}' for package, version in versions(client).items())}.\n",
+        f"{packages}. [Setting it up](clients/{client.slug}.md).\n",
         f"| way {_COLUMNS}\n{_RULE}",
         *(_row(f"`{what}`" if what != IDENTICAL else what, what, ways) for what in _rows(ways)),
         f"\n| failure, met by `{client.usual}` {_COLUMNS}\n{_RULE}",
