@@ -33,9 +33,6 @@ from proxy.sites import BatchResult, Rested, Resumed, Sites
 
 MAX_RETRY_S = 20.0
 """The most seconds that a batch waits for upstream's rate limit, all retries together."""
-_FAILURES: dict[type[ProxyError], str] = {UpstreamTimeoutError: "upstream_timeout", UpstreamUnreadableError: "upstream_unreadable"}
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     batch: Batch
@@ -196,7 +193,9 @@ class Dispatcher:
                 course.finish("rejected")
             case UpstreamUnavailableError():
                 # lone calls may fail too, but then nothing is lost by a rest; and some servers fail over a large schema
-                job.ledger.failure, job.ledger.error = _FAILURES.get(type(error), "upstream_error"), error.code
+                failure = "upstream_unreadable" if isinstance(error, UpstreamUnreadableError) else "upstream_error"
+                job.ledger.failure = "upstream_timeout" if isinstance(error, UpstreamTimeoutError) else failure
+                job.ledger.error = error.code
                 course.finish(job.ledger.failure)
             case _ if not course.started:
                 raise error
