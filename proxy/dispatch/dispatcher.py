@@ -33,6 +33,8 @@ from proxy.sites import BatchResult, Rested, Resumed, Sites
 
 MAX_RETRY_S = 20.0
 """The most seconds that a batch waits for upstream's rate limit, all retries together."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     batch: Batch
