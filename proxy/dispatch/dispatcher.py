@@ -167,6 +167,8 @@ class Dispatcher:
             job.ledger.failure = merged.reason
             return
         job.ledger.carrier = merged.carrier
+        if deployment.capability.comes_whole(merged.carrier):
+            self._sites.comes_whole(job.model)
         await self._run(job, Course(lessons, merged, job.delivery, self._tokens, job.ledger), deployment, merged)
 
     async def _run(self, job: _Job, course: Course, deployment: Deployment, merged: MergedBody) -> None:

@@ -61,14 +61,16 @@ class Sites:
             return Rest("too_slow")
         if rest := self._standings.resting(lesson, now):
             return rest
-        max_size = self._standings.largest(lesson.model, lesson.window.max_size, now)
+        max_added_s = added.stream if lesson.stream else added.json
+        size = self._standings.largest(lesson.model, lesson.window.max_size, now)
+        max_size = int(min(size, pace.largest(lesson_s, max_added_s)))
         return Plan(
             max_wait_s=_max_wait_ms(lesson) / 1000,
             max_size=max_size,
             idle_s=self._idle_s(lesson, max_size, now),
             expect=lesson.expect,
             lesson_s=lesson_s,
-            max_added_s=added.stream if lesson.stream else added.json,
+            max_added_s=max_added_s,
             tokens=_tokens(lesson.token_limit, pace.learned_tokens()),
             max_tokens=max_output_tokens,
             streaming=lesson.stream,
@@ -105,6 +107,10 @@ class Sites:
         """Learn the speed: so many tokens came in `seconds` after the first; an answer that came at once says nothing."""
         if tells_speed(completion_tokens, seconds):
             _of(self._paces, model, Pace, self._max_models).speed.add(completion_tokens / seconds)
+
+    def comes_whole(self, model: str) -> None:
+        """Learn that answers of this model arrive when all is written."""
+        _of(self._paces, model, Pace, self._max_models).whole = True
 
     def prompt_counted(self, model: str, prompt_tokens: int, request_bytes: int) -> None:
         """Learn how many tokens a lone request of this size was."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 
 _SAMPLES = 31
 """Measurements that are remembered. Medians of the last ones follow a change in half of them and ignore stray ones,
@@ -47,12 +47,18 @@ class Pace:
     """Completion tokens of one lesson."""
     density: _Measure = field(default_factory=_Measure)
     """Prompt tokens a byte of a request."""
+    whole: bool = False
+    """Answers were seen that arrive when all is written: everybody waits for every lesson, not only for those before theirs."""
 
     def lesson_s(self, token_limit: int | None) -> float:
         """Return the expected seconds to write one lesson; 0.0: not measured."""
         if not self.speed.typical or not self.length.typical:
             return 0.0
         return min(self.length.typical, token_limit or self.length.typical) / self.speed.typical
+
+    def largest(self, lesson_s: float, max_added_s: float) -> float:
+        """Return how many lessons of so many seconds may be in one answer, so that nobody waits longer than that for others'."""
+        return 1 + max_added_s // lesson_s if self.whole and lesson_s else inf
 
     def learned_tokens(self) -> int | None:
         """Return the length that a lesson should have room for; None: not enough were seen."""

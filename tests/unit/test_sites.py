@@ -45,6 +45,16 @@ def test_before_anything_is_measured_there_is_no_time_bound() -> None:
     )
 
 
+@pytest.mark.parametrize(("stream", "size"), [(False, 5), (True, 2)])
+def test_where_answers_come_whole_everybody_waits_for_all_and_batches_are_bounded_so(*, stream: bool, size: int) -> None:
+    """A lesson takes ten seconds; a streaming caller may wait fifteen for others' and any other forty-five."""
+    sites = taught()
+    assert plan(sites, stream=stream).max_size == 5
+    sites.comes_whole(MODEL)
+    assert plan(sites, stream=stream).max_size == size
+    assert plan(sites, stream=stream, model="another").max_size == 5
+
+
 @pytest.mark.parametrize(
     ("lesson", "wait_s"),
     [
