@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import psutil
 import yaml
@@ -111,10 +111,11 @@ def model_at(url: str, name: str = "bench-model", **lessons: Any) -> dict[str, A
 class InstantUpstream(asyncio.Protocol):
     """Answers every request with the same parts; knows just enough HTTP to find a request's end.
 
-    The first part goes at once, each further one after `PART_GAP_S`, so that it arrives by itself as a model's tokens do.
+    The first part goes at once, each further one after `gap_s`, so that it arrives by itself as a model's tokens do.
     """
 
     parts: list[bytes]
+    gap_s: float
     buffer: bytearray = field(default_factory=bytearray)
     transport: asyncio.Transport | None = None
 
@@ -142,13 +143,13 @@ class InstantUpstream(asyncio.Protocol):
             return
         self.transport.write(self.parts[number])
         if number + 1 < len(self.parts):
-            asyncio.get_running_loop().call_later(PART_GAP_S, self._write, number + 1)
+            asyncio.get_running_loop().call_later(self.gap_s, self._write, number + 1)
 
 
 @contextlib.asynccontextmanager
-async def instant_upstream(parts: list[bytes]) -> AsyncGenerator[str]:
+async def instant_upstream(parts: list[bytes], *, gap_s: float = PART_GAP_S) -> AsyncGenerator[str]:
     """Serve an answer on a free port of the loopback; yields the address."""
-    server = await asyncio.get_running_loop().create_server(lambda: InstantUpstream(parts), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: InstantUpstream(parts, gap_s), "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
@@ -164,22 +165,27 @@ def chunked_answer(events: list[bytes]) -> list[bytes]:
     return [head, *(b"%x\r\n%s\r\n" % (len(e), e) for e in events), b"0\r\n\r\n"]
 
 
+Until = Literal["end", "first byte"]
+
+
 class LoadConnection(asyncio.Protocol):
     """One keep-alive connection that asks again as soon as it is answered, `calls` times."""
 
-    def __init__(self, request: bytes, calls: int, done: asyncio.Future[None], latencies_s: list[float]) -> None:
-        self._request, self._left, self._done, self._latencies = request, calls, done, latencies_s
+    def __init__(self, request: bytes, calls: int, done: asyncio.Future[None], latencies_s: list[float], until: Until) -> None:
+        self._request, self._left, self._done, self._latencies, self._until = request, calls, done, latencies_s, until
         self._tail: bytes = b""
         self._need: int | None = None
         self._chunked = False
         self._asked_s = 0.0
+        self._first_s: float | None = None
+        """When the first byte of the answer's body came."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._ask()
 
     def _ask(self) -> None:
-        self._tail, self._need, self._chunked = b"", None, False
+        self._tail, self._need, self._chunked, self._first_s = b"", None, False, None
         self._asked_s = time.perf_counter()
         self._transport.write(self._request)
 
@@ -198,6 +204,8 @@ class LoadConnection(asyncio.Protocol):
             at = head.find(b"content-length:")
             self._need = None if self._chunked else int(head[at + 15 :].split(b"\r\n", 1)[0])
             data = data[end + 4 :]
+        if data and self._first_s is None:
+            self._first_s = time.perf_counter()
         if self._chunked:
             self._tail = (self._tail + data)[-5:]
             finished = self._tail == b"0\r\n\r\n"
@@ -209,7 +217,8 @@ class LoadConnection(asyncio.Protocol):
             self._answered()
 
     def _answered(self) -> None:
-        self._latencies.append(time.perf_counter() - self._asked_s)
+        arrived_s = self._first_s if self._until == "first byte" and self._first_s else time.perf_counter()
+        self._latencies.append(arrived_s - self._asked_s)
         self._left -= 1
         if self._left > 0:
             self._ask()
@@ -234,15 +243,15 @@ def request_bytes(body: bytes, path: str = "/v1/chat/completions") -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def load(port: int, request: bytes, *, connections: int, calls: int) -> tuple[float, list[float]]:
-    """Send `calls` requests over so many connections; returns seconds and each call's latency."""
+async def load(port: int, request: bytes, *, connections: int, calls: int, until: Until = "end") -> tuple[float, list[float]]:
+    """Send `calls` requests over so many connections; returns seconds and each call's latency, to its end or to its body's first byte."""
     loop, latencies = asyncio.get_running_loop(), list[float]()
     started = time.perf_counter()
     waits: list[asyncio.Future[None]] = []
     for i in range(connections):
         done = loop.create_future()
         share = calls // connections + (i < calls % connections)
-        await loop.create_connection(lambda d=done, n=share: LoadConnection(request, n, d, latencies), "127.0.0.1", port)
+        await loop.create_connection(lambda d=done, n=share: LoadConnection(request, n, d, latencies, until), "127.0.0.1", port)
         waits.append(done)
     await asyncio.wait_for(asyncio.gather(*waits), 300)
     return time.perf_counter() - started, latencies
