@@ -10,7 +10,6 @@ import asyncio
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -37,7 +36,6 @@ class Watched(RedisWindow):
 
     def __init__(self, url: str, secret: str) -> None:
         self.lesson_s = 0.0
-        self.commands: Counter[str] = Counter()
         self.trips = 0
         self.downs = 0
         self.join_ms: dict[str, float] = {}
@@ -49,7 +47,6 @@ class Watched(RedisWindow):
     def begin(self, lesson_s: float) -> None:
         """Forget what was noted; an upstream call takes so long from now on."""
         self.lesson_s, self.trips, self.downs = lesson_s, 0, 0
-        self.commands.clear()
         self.join_ms.clear()
         self.claim_ms.clear()
 
@@ -69,10 +66,8 @@ class Watched(RedisWindow):
         return super()._sealed(lesson, plan, ticket)
 
     def _one(self, effect: Effect) -> None:
-        if isinstance(effect, Send):
-            self.commands[type(effect.command).__name__.lower()] += 1
-            if isinstance(effect.command, Claim):
-                self._asked[Claim, effect.command.epoch] = time.perf_counter()
+        if isinstance(effect, Send) and isinstance(effect.command, Claim):
+            self._asked[Claim, effect.command.epoch] = time.perf_counter()
         super()._one(effect)
 
     def _answered(self, command: Command, reply: Reply | None) -> None:
@@ -147,7 +142,6 @@ async def carry_out(window: Watched, job: dict[str, Any]) -> dict[str, Any]:
         "cpu_s": cpu_s() - before,
         "trips": window.trips,
         "downs": window.downs,
-        "commands": window.commands,
         "join_ms": list(window.join_ms.values()),
         "claim_ms": list(window.claim_ms.values()),
         "both_ms": [window.join_ms[epoch] + claim for epoch, claim in window.claim_ms.items() if epoch in window.join_ms],

@@ -25,7 +25,7 @@ from bench.harness import conditions, free_port, model_at, percentile, proxy, ru
 from bench.lesson_prompt import SYSTEM
 from tests.redis_server import RedisServer
 
-ROUNDS, WINDOW_MS, GAP_S = 5, 100, 0.04
+ROUNDS, WINDOW_MS, GAP_S = 4, 100, 0.04
 LONE_PER_S, PAIRS_PER_S = 20, 15
 BEFORE_S, STOPPED_S, AFTER_S = 2.0, 3.0, 11.0
 """The last: a Redis that fails again within 10 s is asked less and less often, and each round is to be a first one."""
