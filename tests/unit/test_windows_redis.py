@@ -142,6 +142,14 @@ def test_names_tell_nothing_and_differ_with_secret_and_configuration() -> None:
     assert CODEC.name(KEY) == Codec(b"secret", b"config").name(KEY)
 
 
+def test_identical_lessons_of_a_window_are_known_as_such_by_none_without_the_secret() -> None:
+    one, twin, other = make_lesson(), make_lesson(id=CallId("call-1")), make_lesson(identity_digest="identity-1")
+    elsewhere = make_lesson(key=BatchKey("key-1"))
+    assert CODEC.twins(one) == CODEC.twins(twin)
+    told = {CODEC.twins(one), CODEC.twins(other), CODEC.twins(elsewhere), Codec(b"another", b"config").twins(one), one.identity_digest}
+    assert len(told) == 5
+
+
 def test_a_replica_never_thinks_that_the_stores_clock_shows_more_than_it_does() -> None:
     clock = StoreClock(0.05)
     assert clock.shows(1.0) is None

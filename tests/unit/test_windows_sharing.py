@@ -205,6 +205,16 @@ def test_with_the_store_gone_each_replica_merges_its_own_windows() -> None:
     assert judged(world).fates() == {"merged": 3, BACK + "redis": 1}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_store_that_stops_adds_one_timeout_and_little_more_to_whoever_waits_anywhere(seed: int) -> None:
+    world = World(seed, weather=Weather(stops=((0.05, 100.0),)))
+    for replica in range(3):
+        world.call(0.01 * replica, "k", plan(), replica)
+    assert judged(world).fates() == {BACK + "redis": 3}
+    added_s = max(caller.ended or 0.0 for caller in world.callers.values()) - 0.1
+    assert added_s <= world.weather.timeout_s + 0.01
+
+
 def test_what_a_store_that_failed_for_a_moment_did_not_take_is_offered_again() -> None:
     world = World(2, weather=Weather(stops=((0.2, 1.4),)))
     for replica in range(2):
@@ -332,10 +342,34 @@ def test_a_wait_is_shortened_for_a_retry_with_a_bound_of_its_own() -> None:
     guest = Single()
     join = guest.seated("another")
     guest.machine.hasten(join.id, 0.03, 0.01)
-    assert guest.machine.next_due() == pytest.approx(0.04 + Times().grace_s)
+    looked_at = pytest.approx(0.04 + Times().grace_s / 10)
+    assert guest.machine.next_due() == looked_at
     guest.machine.hasten(join.id, 9.0, 0.01)
-    assert guest.machine.next_due() == pytest.approx(0.04 + Times().grace_s)
+    assert guest.machine.next_due() == looked_at
     assert guest.machine.hasten(Ticket("nobody"), 0.0, 0.01) == []
+
+
+def test_a_window_whose_time_has_come_is_looked_at_before_a_call_is_taken_out_of_it() -> None:
+    one = Single()
+    join = one.seated("another")
+    watch = Watch(join.key, Epoch("e"), join.id)
+    at = one.machine.next_due()
+    assert at is not None
+    assert one.machine.due(at) == [Send(watch)]
+    # its leader may still claim it: nothing but the usual patience
+    assert one.machine.answered(watch, Standing("waiting"), at) == []
+    assert one.machine.next_due() == pytest.approx(0.1 + Times().grace_s)
+    assert one.machine.due(0.1 + Times().grace_s) == [Send(Withdraw(join.key, Epoch("e"), join.id, leave=False))]
+
+
+def test_a_call_is_not_taken_out_of_a_window_because_the_store_failed_before_the_windows_time() -> None:
+    one = Single()
+    join = one.seated("another")
+    watch = Watch(join.key, Epoch("e"), join.id)
+    assert one.machine.reconnected() == [Send(watch)]
+    assert one.machine.answered(watch, None, 0.05) == []
+    one.machine.woken(Claimed(Epoch("e")), 0.1)
+    assert one.machine.answered(watch, Slot("outcome"), 0.2) == [Hand(join.id, Epoch("e"), "outcome", 0.1)]
 
 
 def test_a_claim_that_is_said_and_not_true_is_found_out_with_the_next_tick() -> None:

@@ -23,7 +23,7 @@ from proxy.errors import ProxyError, UpstreamError, UpstreamRejectedError
 from proxy.model import Alone, BatchKey, Completed, Failed, Lesson, Merged, Outcome, Refused
 from proxy.windows.protocol import Epoch, Ticket
 
-FORMAT = b"1"
+FORMAT = b"2"
 """Raised with every change of what keys, lessons or outcomes mean."""
 
 _NONCE_BYTES = 12
@@ -62,8 +62,11 @@ class Codec:
 
     def name(self, key: BatchKey) -> str:
         """Return what stands for a batch key in the store."""
-        digest = hmac.digest(self._names, key.encode(), "sha256")[:_NAME_BYTES]
-        return base64.urlsafe_b64encode(digest).decode()
+        return self._named(key.encode())
+
+    def twins(self, lesson: Lesson) -> str:
+        """Return what is equal for identical lessons of a window; a digest without the secret would confirm a guessed prompt."""
+        return self._named(_derived(b"twins", lesson.key.encode(), lesson.identity_digest.encode()))
 
     def seal_lesson(self, lesson: Lesson, ticket: Ticket) -> bytes:
         """Seal a lesson for whoever leads its window; raises UnreadableError for what can't be written down."""
@@ -83,6 +86,9 @@ class Codec:
     def open_outcome(self, sealed: bytes, key: BatchKey, epoch: Epoch, ticket: Ticket) -> Outcome:
         """Open the outcome of this call; raises UnreadableError."""
         return _outcome(_loaded(self._open(sealed, b"outcome", key, epoch, ticket)))
+
+    def _named(self, what: bytes) -> str:
+        return base64.urlsafe_b64encode(hmac.digest(self._names, what, "sha256")[:_NAME_BYTES]).decode()
 
     def _seal(self, content: bytes, *place: bytes | str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)

@@ -24,8 +24,8 @@ from proxy.windows.redis.clock import StoreClock
 from proxy.windows.redis.link import Client, ready
 from proxy.windows.redis.scripts import Scripts, arguments, reply_of
 
-_AT_ONCE = 128
-"""Commands of one round trip at most."""
+_AT_ONCE = 32
+"""Commands of one round trip at most: each must be done in the time that one command is given, also on a busy machine."""
 _MOST_QUEUED = 20_000
 _PROBE_S = 1.0
 _FIRST_PAUSE_S = 0.25

@@ -192,7 +192,7 @@ class RedisWindow:
             owner=self._me,
             epoch=Epoch(ticket),
             plan=plan,
-            identity_digest=lesson.identity_digest,
+            identity_digest=self._codec.twins(lesson),
             deterministic=lesson.deterministic,
             payload=sealed,
         )

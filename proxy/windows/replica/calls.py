@@ -34,6 +34,8 @@ class OwnCall:
     epoch: Epoch = _NOWHERE
     closes_at: float = inf
     """Its window's bound, or when that was claimed."""
+    withdraw_at: float = inf
+    """When it is withdrawn from another's window that nobody has claimed."""
     why: str = ""
     """For what it is taken back, where that was begun."""
     known_at: float = 0.0

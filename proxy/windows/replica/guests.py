@@ -10,6 +10,9 @@ from proxy.windows.protocol import Epoch, Reply, Seated, Slot, Standing, Ticket,
 from proxy.windows.replica.calls import BACK, Calls, OwnCall
 from proxy.windows.replica.effects import Hand, Note, Times
 
+_SOON = 0.1
+"""Of the grace: so long after a window's time it is looked whether it was claimed, where nobody has said so."""
+
 
 class Guests:
     """Rules 3 and 4 of the machine. `tick` gives the moment of the next tick."""
@@ -38,8 +41,8 @@ class Guests:
         self._calls.send(Withdraw(call.join.key, call.epoch, call.id, leave=False))
 
     def hasten(self, call: OwnCall) -> None:
-        """Watch the call by a `closes_at` that has come nearer."""
-        if call.stage == "waiting":
+        """Watch the call by a `closes_at` that has come nearer, where it is in another's window."""
+        if call.stage == "waiting" and call.id in self._by_epoch.get(call.epoch, {}):
             self._await_claim(call)
 
     def leave(self, call: OwnCall) -> None:
@@ -113,7 +116,7 @@ class Guests:
                 continue
             match call.stage:
                 case "waiting":
-                    self.withdraw(call, "unclaimed")
+                    self._overdue(call, now)
                 case "riding" if now >= self._give_up_at(call):
                     self._calls.send(Withdraw(call.join.key, call.epoch, call.id, leave=True))
                     self._take_back(call, "deadline")
@@ -128,17 +131,26 @@ class Guests:
                 case _:
                     assert_never(call.stage)
 
+    def _overdue(self, call: OwnCall, now: float) -> None:
+        """Look at a call whose window's time has come, and withdraw it when nobody claims that."""
+        if now >= call.withdraw_at:
+            self.withdraw(call, "unclaimed")
+        else:
+            self._ask(call)
+            self.alarms.set(call.id, call.withdraw_at)
+
     def _stands(self, call: OwnCall, standing: Standing | None, now: float) -> None:
         """Go by what the store says of a call without an outcome; None: it couldn't be asked."""
         if standing is None:
-            if call.stage == "riding" and now - call.known_at > self._times.patience_s:
-                self._lose(call, "redis", now)
+            self._unanswered(call, now)
             return
         match standing.where:
             case "riding":
                 self._ride(call, now)
             case "settled":
                 self._lose(call, "no_slot", now)
+            case "unknown" if call.stage == "waiting" and now >= call.closes_at:
+                self.withdraw(call, "unclaimed")
             case "unknown" | "out":
                 self._lose(call, "leader_lost", now)
             case "waiting" if call.stage == "riding":
@@ -148,6 +160,15 @@ class Guests:
                 pass
             case _:
                 assert_never(standing.where)
+
+    def _unanswered(self, call: OwnCall, now: float) -> None:
+        """Go by oneself where the store can't be asked: out of a window whose time has come, out of a batch after a while."""
+        if call.stage == "riding" and now - call.known_at > self._times.patience_s:
+            self._lose(call, "redis", now)
+        elif call.stage == "waiting" and now >= call.closes_at:
+            # its leader can hardly claim it; where it has, it is told not to bring anything
+            self._calls.send(Withdraw(call.join.key, call.epoch, call.id, leave=True))
+            self._take_back(call, "redis")
 
     def _ride(self, call: OwnCall, now: float) -> None:
         call.closes_at = min(call.closes_at, now)
@@ -180,7 +201,8 @@ class Guests:
         return [call for call in self._by_epoch.get(epoch, {}).values() if call.stage == "waiting"]
 
     def _await_claim(self, call: OwnCall) -> None:
-        self.alarms.set(call.id, call.closes_at + self._times.grace_s * (1 + self._jitter()))
+        call.withdraw_at = call.closes_at + self._times.grace_s * (1 + self._jitter())
+        self.alarms.set(call.id, call.closes_at + self._times.grace_s * _SOON)
 
     def _next_look(self, call: OwnCall, now: float) -> None:
         self.alarms.set(call.id, min(self._tick(now), max(now, self._give_up_at(call))))

@@ -10,7 +10,8 @@ The rules
  2. The replica that opened a window leads it: it claims at the window's time, or when it hears that it is shut. With
     `bearer`, a batch goes with a caller's own credential: once the last own caller has gone the window is abandoned.
  3. A call in another's window waits until the window's time and a little longer (jittered). Then it is withdrawn: that
-    either takes it out, and it goes alone, or tells that it is in a batch.
+    either takes it out, and it goes alone, or tells that it is in a batch. It is looked at soon after the window's time
+    where no message has come; when the store can't be asked then, it is taken back at once.
  4. A call in another's batch is looked at with every tick, and when a message says that its outcome is there. It is
     taken back when its batch is unknown (its leader's beat has stopped), when it is settled without an outcome, when
     the store can't be asked for too long, and when the time that its caller allows gets short.
