@@ -347,7 +347,7 @@ def test_a_claim_that_is_said_and_not_true_is_found_out_with_the_next_tick() -> 
     assert one.machine.due(1.0) == [Send(watch)]
     withdraw = Withdraw(join.key, Epoch("e"), join.id, leave=False)
     assert one.machine.answered(watch, Standing("waiting"), 1.01) == [Send(withdraw)]
-    assert one.machine.answered(withdraw, Standing("out"), 1.02) == [GoAlone(join.id, BACK + "unclaimed")]
+    assert one.machine.answered(withdraw, Standing("out"), 1.02) == [GoAlone(join.id, BACK + "unclaimed", 0.01)]
     assert one.machine.next_due() is None
 
 
@@ -361,7 +361,7 @@ def test_a_store_that_can_not_be_asked_is_borne_for_a_while() -> None:
         assert one.machine.answered(watch, None, tick) == []
     assert one.machine.due(3.0) == [Send(watch)]
     one.machine.answered(watch, None, 3.0)
-    assert GoAlone(join.id, BACK + "redis") in one.machine.due(3.0)
+    assert GoAlone(join.id, BACK + "redis", 0.0) in one.machine.due(3.0)
 
 
 def test_what_was_settled_without_leaving_its_outcome_is_taken_back() -> None:
@@ -370,7 +370,16 @@ def test_what_was_settled_without_leaving_its_outcome_is_taken_back() -> None:
     one.machine.woken(Claimed(Epoch("e")), 0.0)
     one.machine.due(1.0)
     one.machine.answered(Watch(join.key, Epoch("e"), join.id), Standing("settled"), 1.0)
-    assert GoAlone(join.id, BACK + "no_slot") in one.machine.due(1.0)
+    assert GoAlone(join.id, BACK + "no_slot", 0.0) in one.machine.due(1.0)
+
+
+def test_a_call_that_is_taken_back_from_a_batch_is_told_when_its_window_closed_and_not_how_long_it_rode() -> None:
+    one = Single(spread_s=0.0)
+    join = one.seated("another")
+    one.machine.woken(Claimed(Epoch("e")), 0.04)
+    one.machine.due(5.0)
+    one.machine.answered(Watch(join.key, Epoch("e"), join.id), Standing("unknown"), 5.0)
+    assert GoAlone(join.id, BACK + "leader_lost", 0.04) in one.machine.due(5.0)
 
 
 def test_a_call_that_was_withdrawn_too_late_looks_at_once_whether_its_outcome_is_there() -> None:

@@ -36,6 +36,8 @@ class OwnCall:
     """Its window's bound, or when that was claimed."""
     why: str = ""
     """For what it is taken back, where that was begun."""
+    rode: bool = False
+    """The store, or a message, said that its window was claimed."""
     known_at: float = 0.0
     """When the store last said that it rides."""
     asking: bool = False
@@ -106,7 +108,8 @@ class Calls:
         """Settle the call: it goes alone, if its caller is still there."""
         if not self.drop(call) or call.gone:
             return
-        self.do(GoAlone(call.id, reason))
+        # what it waited for in another's batch was not its window
+        self.do(GoAlone(call.id, reason, call.closes_at if call.rode else inf))
         if reason.startswith(BACK):
             self._taken_back[call.id] = None
             if len(self._taken_back) > _REMEMBERED:

@@ -150,7 +150,7 @@ class Guests:
                 assert_never(standing.where)
 
     def _ride(self, call: OwnCall, now: float) -> None:
-        call.closes_at = min(call.closes_at, now)
+        call.rode, call.closes_at = True, min(call.closes_at, now)
         call.known_at = now
         self._calls.move(call, "riding")
         self._next_look(call, now)
