@@ -308,6 +308,18 @@ def test_a_claim_that_is_said_and_not_true_is_found_out_with_the_next_tick() -> 
     assert one.machine.next_due() is None
 
 
+def test_a_claim_that_is_heard_before_the_store_has_answered_is_asked_about_as_soon_as_it_has() -> None:
+    one = Single()
+    join = Join(BatchKey("k"), Ticket("t"), ReplicaId("me"), Epoch("own"), plan(max_wait_s=50.0), "d")
+    one.machine.join(join, None, 0.0)
+    one.machine.woken(Claimed(Epoch("e")), 0.01)
+    watch = Watch(join.key, Epoch("e"), join.id)
+    assert Send(watch) in one.machine.answered(join, Seated(Epoch("e"), ReplicaId("another"), 50.0, 50.0), 0.02)
+    one.machine.answered(watch, Standing("riding"), 0.03)
+    # so its leader's death is noticed with the ticks, and not at the window's time
+    assert one.machine.next_due() == pytest.approx(1.0)
+
+
 def test_a_store_that_can_not_be_asked_is_borne_for_a_while() -> None:
     one = Single(patience_s=2.0, spread_s=0.0)
     join = one.seated("another")

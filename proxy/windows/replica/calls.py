@@ -45,7 +45,7 @@ class OwnCall:
     due_at: float = inf
     """When the window that it opened is to be claimed, as was said before the store had said that it opened one."""
     woken: bool = False
-    """Its outcome was announced before the store had said where it is."""
+    """Its outcome, or that a window was claimed, was announced before the store had said where it is."""
     gone: bool = False
     """Its caller left before the store had said where it is."""
 
