@@ -26,7 +26,8 @@ from tests.chaos.table import table
 T = TypeVar("T")
 _INTERRUPTED = 130
 _MOST_TOLD = 20
-_SCREEN = Console(highlight=False, soft_wrap=True)
+_WIDTH = 180
+_SCREEN = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -57,7 +58,8 @@ async def played(args: argparse.Namespace, seed: int) -> tuple[dict[str, Verdict
 
 
 def _tell(name: str, seed: int, verdict: Verdict, seconds: float) -> None:
-    figures = ", ".join(f"{what} {number}" for what, number in verdict.figures.items() if number)
+    told = {**verdict.figures, **verdict.reasons}
+    figures = ", ".join(f"{what} {number}" for what, number in told.items() if number)
     _SCREEN.print(f"{name} (seed {seed}, {seconds:.0f} s): {figures}")
     for what in verdict.broken[:_MOST_TOLD]:
         _SCREEN.print(f"  BROKEN: {what}", markup=False)
