@@ -194,7 +194,7 @@ class Fleet:
         ready = await self.client.get(f"{replica.url}/health/ready")
         figures = await self.figures(replica)
         left = [f"{replica.url} has {name} {figures[name]}" for name, most in _AT_REST.items() if figures.get(name, 0.0) > most]
-        return left + ([f"{replica.url} is not ready: {ready.text}"] if ready.status_code != httpx.codes.OK else [])
+        return left + ([f"{replica.url} is not ready: {ready.text}"] if not ready.is_success else [])
 
     async def _not_sharing(self, replica: Replica) -> list[str]:
         return [] if (await self.figures(replica))["sharing"] else [f"{replica.url} does not share"]
