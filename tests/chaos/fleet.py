@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -206,5 +206,7 @@ async def _started(start: Callable[[], T], end: Callable[[T], None]) -> T:
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
-        end(await thread)
+        # Ctrl-C reaches what is being started too: then it ends by itself
+        with suppress(AssertionError):
+            end(await thread)
         raise
