@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import count, product
+from itertools import count
 
 from tests.storms import STORMS, stormy
 
@@ -46,7 +46,7 @@ def played(kind: str, seed: int) -> Storm:
 def storms(calls: int, seed: int) -> Generator[Storm]:
     """Play worlds, one a core at a time, until there were so many calls; tell each."""
     workers = os.cpu_count() or 1
-    worlds = product(count(seed), STORMS)
+    worlds = ((number, kind) for number in count(seed) for kind in STORMS)
     done = 0
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         playing: set[Future[Storm]] = set()
