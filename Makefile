@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test environments clients check bench format lock schema clean
+.PHONY: help serve test environments clients check bench chaos format lock schema clean
 
 help: ## list the doors
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -52,6 +52,9 @@ check: $(VENV)/.dev ## lint, format, types, layers
 
 bench: $(VENV)/.dev ## the figures of the README, with their conditions (ARGS="tokens passthrough")
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/.dev ## kill, freeze and cut off replicas and their Redis under traffic (ARGS="--seed 123 --rounds 5")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 format: $(VENV)/.dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -382,12 +382,16 @@ async def test_when_a_leader_dies_the_others_take_their_calls_back(start: Start,
     first, second = await start(lease_s=0.5), await start(lease_s=0.5, timeout_s=0.5, times=BRISK)
     first.go.clear()
     plan: dict[str, Any] = {"max_size": 4} if claimed else {"max_wait_s": 1.0}
+    began = asyncio.get_running_loop().time()
     calls = await meeting(first, second, **plan)
     if claimed:
         await first.begun.get()
     first.abandoned()
     reason = "leader_lost" if claimed else "unclaimed"
     assert await settled(*calls[2:]) == [Alone(f"taken_back:{reason}")] * 2
+    if claimed:
+        took_s = asyncio.get_running_loop().time() - began
+        assert max(call.result().wait_s for call in calls[2:]) < took_s - 0.25, "a lease's time is no time in a window"
     for call in calls[:2]:
         call.cancel()
 

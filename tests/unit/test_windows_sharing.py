@@ -5,7 +5,6 @@ The planted faults at the end show that the simulation would find what it is the
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.model import Alone, BatchKey, Plan
+from proxy.model import Alone, BatchKey
 from proxy.windows.protocol import (
     TOO_LATE,
     Claim,
@@ -40,50 +39,8 @@ from proxy.windows.replica import Dispatch, GoAlone, Hand, Replica, Send, Times
 from proxy.windows.replica.calls import BACK, OwnCall
 from proxy.windows.replica.guests import Guests
 from proxy.windows.store import Store
+from tests.storms import STORMS, crowd, judged, plan, stormy
 from tests.world import CALM, Weather, World
-
-BAD = Weather(
-    lost_commands=0.02,
-    lost_replies=0.02,
-    slow=0.02,
-    lost_mail=0.1,
-    doubled_mail=0.05,
-    late_mail=0.05,
-    leaving=0.1,
-    deaths=(4.0, 9.0, 14.0),
-    stops=((6.0, 6.5), (11.0, 14.0)),
-    losses=(8.0, 16.0),
-    failing=0.05,
-)
-
-
-def plan(**overrides: Any) -> Plan:
-    values: dict[str, Any] = {"max_wait_s": 0.1, "max_size": 5}
-    return Plan(**(values | overrides))
-
-
-def crowd(world: World, groups: int, *, span_s: float = 20.0, burst_s: float = 0.06, seed: int = 0) -> None:
-    """Groups of one to five calls of one key each, at any replica."""
-    rng = random.Random(seed)
-    for group in range(groups):
-        begin = rng.uniform(0, span_s)
-        expect = rng.choice([None, None, 3])
-        for _ in range(rng.randrange(1, 6)):
-            wanted = plan(
-                expect=expect,
-                streaming=rng.random() < 0.3,
-                deadline_s=rng.choice([None, None, 60.0, 5.0]),
-                lesson_s=rng.choice([0.0, 2.0]),
-                max_size=rng.choice([5, 5, 2]),
-                idle_s=rng.choice([None, None, 0.03, 0.0]),
-            )
-            world.call(begin + rng.uniform(0, burst_s), f"key {group}", wanted)
-
-
-def judged(world: World) -> World:
-    world.run()
-    world.judge()
-    return world
 
 
 def test_calls_at_different_replicas_share_a_batch() -> None:
@@ -381,8 +338,20 @@ def test_a_claim_that_is_said_and_not_true_is_found_out_with_the_next_tick() -> 
     assert one.machine.due(1.0) == [Send(watch)]
     withdraw = Withdraw(join.key, Epoch("e"), join.id, leave=False)
     assert one.machine.answered(watch, Standing("waiting"), 1.01) == [Send(withdraw)]
-    assert one.machine.answered(withdraw, Standing("out"), 1.02) == [GoAlone(join.id, BACK + "unclaimed")]
+    assert one.machine.answered(withdraw, Standing("out"), 1.02) == [GoAlone(join.id, BACK + "unclaimed", 0.01)]
     assert one.machine.next_due() is None
+
+
+def test_a_claim_that_is_heard_before_the_store_has_answered_is_asked_about_as_soon_as_it_has() -> None:
+    one = Single()
+    join = Join(BatchKey("k"), Ticket("t"), ReplicaId("me"), Epoch("own"), plan(max_wait_s=50.0), "d")
+    one.machine.join(join, None, 0.0)
+    one.machine.woken(Claimed(Epoch("e")), 0.01)
+    watch = Watch(join.key, Epoch("e"), join.id)
+    assert Send(watch) in one.machine.answered(join, Seated(Epoch("e"), ReplicaId("another"), 50.0, 50.0), 0.02)
+    one.machine.answered(watch, Standing("riding"), 0.03)
+    # so its leader's death is noticed with the ticks, and not at the window's time
+    assert one.machine.next_due() == pytest.approx(1.0)
 
 
 def test_a_store_that_can_not_be_asked_is_borne_for_a_while() -> None:
@@ -395,7 +364,7 @@ def test_a_store_that_can_not_be_asked_is_borne_for_a_while() -> None:
         assert one.machine.answered(watch, None, tick) == []
     assert one.machine.due(3.0) == [Send(watch)]
     one.machine.answered(watch, None, 3.0)
-    assert GoAlone(join.id, BACK + "redis") in one.machine.due(3.0)
+    assert GoAlone(join.id, BACK + "redis", 0.0) in one.machine.due(3.0)
 
 
 def test_what_was_settled_without_leaving_its_outcome_is_taken_back() -> None:
@@ -404,7 +373,16 @@ def test_what_was_settled_without_leaving_its_outcome_is_taken_back() -> None:
     one.machine.woken(Claimed(Epoch("e")), 0.0)
     one.machine.due(1.0)
     one.machine.answered(Watch(join.key, Epoch("e"), join.id), Standing("settled"), 1.0)
-    assert GoAlone(join.id, BACK + "no_slot") in one.machine.due(1.0)
+    assert GoAlone(join.id, BACK + "no_slot", 0.0) in one.machine.due(1.0)
+
+
+def test_a_call_that_is_taken_back_from_a_batch_is_told_when_its_window_closed_and_not_how_long_it_rode() -> None:
+    one = Single(spread_s=0.0)
+    join = one.seated("another")
+    one.machine.woken(Claimed(Epoch("e")), 0.04)
+    one.machine.due(5.0)
+    one.machine.answered(Watch(join.key, Epoch("e"), join.id), Standing("unknown"), 5.0)
+    assert GoAlone(join.id, BACK + "leader_lost", 0.04) in one.machine.due(5.0)
 
 
 def test_a_call_that_was_withdrawn_too_late_looks_at_once_whether_its_outcome_is_there() -> None:
@@ -504,26 +482,13 @@ def test_a_command_that_failed_and_is_carried_out_later_does_not_bring_the_call_
     assert store.apply(Watch(join.key, join.epoch, join.id), 0.07) == (Standing("unknown"), ())
 
 
-STORMS = {
-    "calm": (CALM, 0.6),
-    "slow": (Weather(delay_s=(0.002, 0.03), leaving=0.05), 0.35),
-    "deaf": (Weather(lost_mail=0.5, doubled_mail=0.2, late_mail=0.2), 0.45),
-    "lossy": (Weather(lost_commands=0.02, lost_replies=0.02, slow=0.02, leaving=0.05, failing=0.05), 0.45),
-    "dying": (Weather(deaths=tuple(float(second) for second in range(1, 60, 2)), leaving=0.05), 0.35),
-    "forgetful": (Weather(losses=tuple(float(second) for second in range(2, 60, 3)), stops=((20.0, 21.0), (40.0, 45.0))), 0.25),
-    "all at once": (BAD, 0.25),
-}
-"""Each kind of weather, and the share of calls that share a batch even then."""
-
-
 @pytest.mark.parametrize("kind", STORMS)
 def test_of_a_hundred_thousand_calls_in_any_weather_none_is_lost(kind: str) -> None:
-    weather, share = STORMS[kind]
+    _, share = STORMS[kind]
     calls = merged = 0
     for seed in range(3):
-        world = World(seed, replicas=6, weather=weather)
-        crowd(world, 1700, span_s=60.0, seed=seed)
-        fates = judged(world).fates()
+        world = stormy(kind, seed)
+        fates = world.fates()
         calls += len(world.callers)
         merged += fates["merged"] + fates["resent"]
     assert calls > 100_000 / len(STORMS)

@@ -243,9 +243,9 @@ class RedisWindow:
         match effect:
             case Send(command):
                 self._courier.send(self._ready(command))
-            case GoAlone(ticket, reason):
+            case GoAlone(ticket, reason, closed_at):
                 self._tell_taken_back(reason)
-                self._callers.settle(ticket, Alone(reason), self._now())
+                self._callers.settle(ticket, Alone(reason), min(closed_at, self._now()))
             case Hand():
                 self._hand(effect)
             case SendOff():

@@ -38,6 +38,8 @@ class OwnCall:
     """When it is withdrawn from another's window that nobody has claimed."""
     why: str = ""
     """For what it is taken back, where that was begun."""
+    rode: bool = False
+    """The store, or a message, said that its window was claimed."""
     known_at: float = 0.0
     """When the store last said that it rides."""
     asking: bool = False
@@ -45,7 +47,7 @@ class OwnCall:
     due_at: float = inf
     """When the window that it opened is to be claimed, as was said before the store had said that it opened one."""
     woken: bool = False
-    """Its outcome was announced before the store had said where it is."""
+    """Its outcome, or that a window was claimed, was announced before the store had said where it is."""
     gone: bool = False
     """Its caller left before the store had said where it is."""
 
@@ -108,7 +110,8 @@ class Calls:
         """Settle the call: it goes alone, if its caller is still there."""
         if not self.drop(call) or call.gone:
             return
-        self.do(GoAlone(call.id, reason))
+        # what it waited for in another's batch was not its window
+        self.do(GoAlone(call.id, reason, call.closes_at if call.rode else inf))
         if reason.startswith(BACK):
             self._taken_back[call.id] = None
             if len(self._taken_back) > _REMEMBERED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 from proxy.model import BatchKey, Closed
@@ -40,6 +41,8 @@ class GoAlone:
 
     id: Ticket
     reason: str
+    closed_at: float = inf
+    """When the call's window closed; inf: it has been in an open one until now, or in none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class Guests:
             self._take_back(call, "redis")
 
     def _ride(self, call: OwnCall, now: float) -> None:
-        call.closes_at = min(call.closes_at, now)
+        call.rode, call.closes_at = True, min(call.closes_at, now)
         call.known_at = now
         self._calls.move(call, "riding")
         self._next_look(call, now)

@@ -132,6 +132,9 @@ class Replica:
                 self._leading.due_at(message.epoch, now + message.in_s, now)
             case Claimed():
                 self._guests.claimed(message.epoch, now)
+                for call in self._opening.values():
+                    # it may be of this window: the message can overtake the store's answer, which will tell
+                    call.woken = True
             case Ready():
                 if call := self._calls.get(message.id):
                     self._guests.ready(call)
