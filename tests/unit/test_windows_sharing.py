@@ -398,6 +398,18 @@ def test_a_store_that_can_not_be_asked_is_borne_for_a_while() -> None:
     assert GoAlone(join.id, BACK + "redis") in one.machine.due(3.0)
 
 
+def test_an_outcome_that_comes_while_its_call_is_looked_at_is_fetched_at_once() -> None:
+    one = Single()
+    join = one.seated("another")
+    one.machine.woken(Claimed(Epoch("e")), 0.0)
+    (look,) = one.machine.due(1.0)
+    assert isinstance(look, Send)
+    # the store looked, then it was given the outcome, and word of that is here before what the store saw
+    again = one.machine.woken(Ready(join.id), 1.001) + one.machine.answered(look.command, Standing("riding"), 1.002)
+    assert [effect.command for effect in again if isinstance(effect, Send)] == [look.command]
+    assert one.machine.answered(look.command, Slot("outcome"), 1.003) == [Hand(join.id, Epoch("e"), "outcome", 0.0)]
+
+
 def test_what_was_settled_without_leaving_its_outcome_is_taken_back() -> None:
     one = Single(spread_s=0.0)
     join = one.seated("another")
