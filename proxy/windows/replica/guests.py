@@ -192,14 +192,14 @@ class Guests:
             if not guests:
                 del self._by_epoch[call.epoch]
 
-    def _ask(self, call: OwnCall) -> None:
+    def _ask(self, call: OwnCall, *, routine: bool = False) -> None:
         # also while a look is under way: that may have come to the store before the outcome did
         call.asking = True
-        self._calls.send(Watch(call.join.key, call.epoch, call.id))
+        self._calls.send(Watch(call.join.key, call.epoch, call.id), routine=routine)
 
     def _look(self, call: OwnCall) -> None:
         if not call.asking:
-            self._ask(call)
+            self._ask(call, routine=True)
 
     def _waiting(self, epoch: Epoch) -> list[OwnCall]:
         return [call for call in self._by_epoch.get(epoch, {}).values() if call.stage == "waiting"]
