@@ -14,6 +14,7 @@ BAD = Weather(
     lost_commands=0.02,
     lost_replies=0.02,
     slow=0.02,
+    routine_waits_s=0.3,
     lost_mail=0.1,
     doubled_mail=0.05,
     late_mail=0.05,

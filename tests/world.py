@@ -1,8 +1,9 @@
 """Replicas, their store and their network under a virtual clock: the very machine and store model, and every misfortune.
 
-A command travels to the store in order (but for one that its sender gave up: that may be carried out much later), is
-carried out or lost, and its reply travels back or is lost; a message comes, comes twice, or not. Replicas die, the
-store stops or forgets everything. What is promised whatever happens is checked at the end by `judge`.
+A command travels to the store in order (but for one that its sender gave up: that may be carried out much later, and
+for routine ones, which others may overtake), is carried out or lost, and its reply travels back or is lost; a message
+comes, comes twice, or not. Replicas die, the store stops or forgets everything. What is promised whatever happens is
+checked at the end by `judge`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Weather:
     lost_replies: float = 0.0
     slow: float = 0.0
     """Commands that the store carries out only after their sender has given them up."""
+    routine_waits_s: float = 0.0
+    """So long at most a routine command lets others overtake it."""
     lost_mail: float = 0.0
     doubled_mail: float = 0.0
     late_mail: float = 0.0
@@ -85,8 +88,8 @@ class Node:
     def perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send(command):
-                    self.world.send(self, command)
+                case Send():
+                    self.send(effect)
                 case GoAlone(ticket, reason):
                     self.world.settle(ticket, reason)
                 case Hand(ticket, _, payload):
@@ -98,6 +101,13 @@ class Node:
                 case Note(what):
                     self.world.notes[what] += 1
         self.arm()
+
+    def send(self, send: Send) -> None:
+        waits_s = self.world.rng.uniform(0, self.world.weather.routine_waits_s) if send.routine else 0.0
+        if waits_s:
+            self.world.at(waits_s, lambda: self.world.send(self, send.command) if self.alive else None)
+        else:
+            self.world.send(self, send.command)
 
     def recount(self, epoch: Epoch) -> None:
         riders = self.running.get(epoch, {})

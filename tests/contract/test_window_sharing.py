@@ -20,10 +20,13 @@ import pytest
 import redis
 
 from proxy.interfaces import Delivery, Dispatch
-from proxy.model import Alone, Batch, CallId, Completed, Failed, Held, Merged, Outcome, Plan, Secret, Usage
+from proxy.model import Alone, Batch, BatchKey, CallId, Completed, Failed, Held, Merged, Outcome, Plan, Secret, Usage
 from proxy.windows.notices import JoinedElsewhere, Notice, RoundTrip, StoreDown, StoreUp, TakenBack, WindowLed
+from proxy.windows.protocol import Beat, Command, Epoch, Join, ReplicaId, Reply, Seated, Ticket
 from proxy.windows.redis import RedisWindow, Sharing
-from proxy.windows.redis.scripts import PREFIX
+from proxy.windows.redis.courier import Courier
+from proxy.windows.redis.link import connect
+from proxy.windows.redis.scripts import PREFIX, Scripts
 from proxy.windows.replica import Times
 from tests.make import make_body, make_caller, make_lesson, make_user_text
 from tests.redis_server import RedisServer, find_server
@@ -394,6 +397,38 @@ async def test_when_a_leader_dies_the_others_take_their_calls_back(start: Start,
         assert max(call.result().wait_s for call in calls[2:]) < took_s - 0.25, "a lease's time is no time in a window"
     for call in calls[:2]:
         call.cancel()
+
+
+async def test_a_call_waits_for_few_of_a_ticks_renewals_and_calls_without_end_keep_none_of_them_waiting(redis_server: RedisServer) -> None:
+    me, many, crowd = ReplicaId("me"), 500, 40
+    answers: list[type[Command]] = []
+
+    def answered(command: Command, reply: Reply | None) -> None:
+        answers.append(type(command))
+        if isinstance(command, Join):
+            assert isinstance(reply, Seated)
+        # more calls than fit into a round trip come in the middle of the tick, and another one with each that is answered
+        come = 0 if answers.count(Beat) == many else crowd if len(answers) == 1 else isinstance(command, Join)
+        for number in range(come):
+            name = f"call {len(answers)} {number}"
+            courier.send(Join(BatchKey(name), Ticket(name), me, Epoch(name), Plan(max_wait_s=1.0, max_size=5), name))
+
+    scripts = Scripts(lease_ms=1000, keep_ms=1000, name=str)
+    courier = Courier(
+        connect=lambda: connect(redis_server.url, SLOW_MACHINE_S),
+        scripts=scripts,
+        me=me,
+        timeout_s=SLOW_MACHINE_S,
+        answered=answered,
+        tell=lambda _: None,
+    )
+    courier.open()
+    await courier.up.wait()
+    for number in range(many):
+        courier.send(Beat(BatchKey("key"), Epoch(f"batch {number}"), me), routine=True)
+    await until(lambda: answers.count(Beat) == many)
+    await courier.aclose(SLOW_MACHINE_S)
+    assert answers.index(Join) < many / 10
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(start: Start, redis_server: RedisServer) -> None:

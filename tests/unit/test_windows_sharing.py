@@ -257,6 +257,7 @@ def test_in_calm_weather_companions_within_half_the_window_meet_and_nothing_is_w
         lost_commands=st.sampled_from([0.0, 0.1]),
         lost_replies=st.sampled_from([0.0, 0.1]),
         slow=st.sampled_from([0.0, 0.1]),
+        routine_waits_s=st.sampled_from([0.0, 0.3]),
         lost_mail=st.sampled_from([0.0, 0.3, 1.0]),
         doubled_mail=st.sampled_from([0.0, 0.5]),
         late_mail=st.sampled_from([0.0, 0.3]),
@@ -323,7 +324,7 @@ def test_a_call_is_not_taken_out_of_a_window_because_the_store_failed_before_the
     one = Single()
     join = one.seated("another")
     watch = Watch(join.key, Epoch("e"), join.id)
-    assert one.machine.reconnected() == [Send(watch)]
+    assert one.machine.reconnected() == [Send(watch, routine=True)]
     assert one.machine.answered(watch, None, 0.05) == []
     one.machine.woken(Claimed(Epoch("e")), 0.1)
     assert one.machine.answered(watch, Slot("outcome"), 0.2) == [Hand(join.id, Epoch("e"), "outcome", 0.1)]
@@ -335,7 +336,7 @@ def test_a_claim_that_is_said_and_not_true_is_found_out_with_the_next_tick() -> 
     one.machine.woken(Claimed(Epoch("e")), 0.01)
     assert one.machine.due(0.5) == []
     watch = Watch(join.key, Epoch("e"), join.id)
-    assert one.machine.due(1.0) == [Send(watch)]
+    assert one.machine.due(1.0) == [Send(watch, routine=True)]
     withdraw = Withdraw(join.key, Epoch("e"), join.id, leave=False)
     assert one.machine.answered(watch, Standing("waiting"), 1.01) == [Send(withdraw)]
     assert one.machine.answered(withdraw, Standing("out"), 1.02) == [GoAlone(join.id, BACK + "unclaimed", 0.01)]
@@ -360,11 +361,23 @@ def test_a_store_that_can_not_be_asked_is_borne_for_a_while() -> None:
     one.machine.woken(Claimed(Epoch("e")), 0.0)
     watch = Watch(join.key, Epoch("e"), join.id)
     for tick in (1.0, 2.0):
-        assert one.machine.due(tick) == [Send(watch)]
+        assert one.machine.due(tick) == [Send(watch, routine=True)]
         assert one.machine.answered(watch, None, tick) == []
-    assert one.machine.due(3.0) == [Send(watch)]
+    assert one.machine.due(3.0) == [Send(watch, routine=True)]
     one.machine.answered(watch, None, 3.0)
     assert GoAlone(join.id, BACK + "redis", 0.0) in one.machine.due(3.0)
+
+
+def test_an_outcome_that_comes_while_its_call_is_looked_at_is_fetched_at_once() -> None:
+    one = Single()
+    join = one.seated("another")
+    one.machine.woken(Claimed(Epoch("e")), 0.0)
+    (look,) = one.machine.due(1.0)
+    assert isinstance(look, Send)
+    # the store looked, then it was given the outcome, and word of that is here before what the store saw
+    again = one.machine.woken(Ready(join.id), 1.001) + one.machine.answered(look.command, Standing("riding"), 1.002)
+    assert [effect.command for effect in again if isinstance(effect, Send)] == [look.command]
+    assert one.machine.answered(look.command, Slot("outcome"), 1.003) == [Hand(join.id, Epoch("e"), "outcome", 0.0)]
 
 
 def test_what_was_settled_without_leaving_its_outcome_is_taken_back() -> None:

@@ -1,9 +1,10 @@
 """Carries commands to the store in the order in which they come, and their replies back; notices when that is not to be had.
 
-All commands of one turn of the loop go in one round trip, and one round trip is under way at a time. What takes longer
-than `timeout_s` has failed. After the first failure the store counts as down: everything fails at once, without being
-sent, until a probe that does what calls do has worked again. Runs in a task of its own: no caller's cancellation
-reaches the connection.
+All commands of one turn of the loop go in one round trip, up to a bound, and one round trip is under way at a time. What
+is routine (a replica has it for all its batches with the same tick) goes after the rest. What takes longer than
+`timeout_s` has failed. After the first failure the store counts as down: everything fails at once, without being sent,
+until a probe that does what calls do has worked again. Runs in a task of its own: no caller's cancellation reaches the
+connection.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from proxy.windows.redis.scripts import Scripts, arguments, reply_of
 
 _AT_ONCE = 32
 """Commands of one round trip at most: each must be done in the time that one command is given, also on a busy machine."""
+_ROUTINE_AT_LEAST = 8
+"""So many of them are kept for what is routine, where that waits: calls without end must not let a lease run out."""
 _MOST_QUEUED = 20_000
 _PROBE_S = 1.0
 _FIRST_PAUSE_S = 0.25
@@ -58,6 +61,7 @@ class Courier:
         self._answered = answered
         self._tell = tell
         self._queue: deque[Command] = deque()
+        self._routine: deque[Command] = deque()
         self._pending = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -71,12 +75,13 @@ class Courier:
         """Begin to try to reach the store."""
         self._tasks = [asyncio.create_task(self._run(), name="redis courier"), asyncio.create_task(self._probe(), name="redis probe")]
 
-    def send(self, command: Command) -> None:
+    def send(self, command: Command, *, routine: bool = False) -> None:
         """Queue a command; where the store is down its failure is told with the loop's next turn."""
-        if not self.up.is_set() or len(self._queue) >= _MOST_QUEUED:
+        queue = self._routine if routine else self._queue
+        if not self.up.is_set() or len(queue) >= _MOST_QUEUED:
             asyncio.get_running_loop().call_soon(self._answered, command, None)
             return
-        self._queue.append(command)
+        queue.append(command)
         self._pending.set()
         self._idle.clear()
 
@@ -97,8 +102,8 @@ class Courier:
     async def _run(self) -> None:
         while True:
             await self._pending.wait()
-            commands = [self._queue.popleft() for _ in range(min(len(self._queue), _AT_ONCE))]
-            if not self._queue:
+            commands = self._next()
+            if not self._queue and not self._routine:
                 self._pending.clear()
             try:
                 replies = await self._carry(commands, self._timeout_s)
@@ -108,8 +113,12 @@ class Courier:
             self._tell_all(commands, replies)
             if not self.up.is_set():
                 self._fail_all()
-            if not self._queue:
+            if not self._queue and not self._routine:
                 self._idle.set()
+
+    def _next(self) -> list[Command]:
+        calls = _first(self._queue, _AT_ONCE - min(len(self._routine), _ROUTINE_AT_LEAST))
+        return [*calls, *_first(self._routine, _AT_ONCE - len(calls))]
 
     def _tell_all(self, commands: Sequence[Command], replies: Sequence[Reply | None]) -> None:
         for command, reply in zip(commands, replies, strict=True):
@@ -178,7 +187,9 @@ class Courier:
         self._tasks[1] = asyncio.create_task(self._probe(), name="redis probe")
 
     def _fail_all(self) -> None:
-        queued, self._queue = list(self._queue), deque[Command]()
+        queued = [*self._queue, *self._routine]
+        self._queue.clear()
+        self._routine.clear()
         self._pending.clear()
         self._idle.set()
         for command in queued:
@@ -217,6 +228,10 @@ class Courier:
             return _cause(error)
         self._clock.learn(moments[-1], received)
         return None if [type(reply) for reply in replies] == [Seated, Drained] else "unexpected answers"
+
+
+def _first(queue: deque[Command], number: int) -> list[Command]:
+    return [queue.popleft() for _ in range(min(len(queue), number))]
 
 
 def _raised(answer: Any) -> Any:

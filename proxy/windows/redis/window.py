@@ -241,8 +241,8 @@ class RedisWindow:
 
     def _one(self, effect: Effect) -> None:
         match effect:
-            case Send(command):
-                self._courier.send(self._ready(command))
+            case Send(command, routine):
+                self._courier.send(self._ready(command), routine=routine)
             case GoAlone(ticket, reason, closed_at):
                 self._tell_taken_back(reason)
                 self._callers.settle(ticket, Alone(reason), min(closed_at, self._now()))

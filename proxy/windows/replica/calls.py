@@ -133,9 +133,9 @@ class Calls:
         """Add to what is to be done."""
         self._effects.append(effect)
 
-    def send(self, command: Command) -> None:
-        """Add a command for the store."""
-        self._effects.append(Send(command))
+    def send(self, command: Command, *, routine: bool = False) -> None:
+        """Add a command for the store; `routine` as in `Send`."""
+        self._effects.append(Send(command, routine))
 
     def taken(self) -> list[Effect]:
         """Return what is to be done, and begin a new list."""

@@ -33,6 +33,8 @@ class Send:
     """Ask the store."""
 
     command: Command
+    routine: bool = False
+    """A tick's look or renewal, for which no caller waits: what is not routine may overtake it."""
 
 
 @dataclass(frozen=True, slots=True)

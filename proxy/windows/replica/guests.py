@@ -67,7 +67,7 @@ class Guests:
         """Ask for every call: messages may have been missed."""
         for guests in self._by_epoch.values():
             for call in guests.values():
-                self._ask(call)
+                self._look(call)
 
     def drain(self) -> None:
         """Begin to take back every call that waits."""
@@ -121,7 +121,7 @@ class Guests:
                     self._calls.send(Withdraw(call.join.key, call.epoch, call.id, leave=True))
                     self._take_back(call, "deadline")
                 case "riding":
-                    self._ask(call)
+                    self._look(call)
                     self._next_look(call, now)
                 case "lost":
                     self._calls.send(Withdraw(call.join.key, call.epoch, call.id, leave=True))
@@ -192,10 +192,14 @@ class Guests:
             if not guests:
                 del self._by_epoch[call.epoch]
 
-    def _ask(self, call: OwnCall) -> None:
+    def _ask(self, call: OwnCall, *, routine: bool = False) -> None:
+        # also while a look is under way: that may have come to the store before the outcome did
+        call.asking = True
+        self._calls.send(Watch(call.join.key, call.epoch, call.id), routine=routine)
+
+    def _look(self, call: OwnCall) -> None:
         if not call.asking:
-            call.asking = True
-            self._calls.send(Watch(call.join.key, call.epoch, call.id))
+            self._ask(call, routine=True)
 
     def _waiting(self, epoch: Epoch) -> list[OwnCall]:
         return [call for call in self._by_epoch.get(epoch, {}).values() if call.stage == "waiting"]

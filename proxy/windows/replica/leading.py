@@ -172,7 +172,7 @@ class Leading:
     def thinned(self, epoch: Epoch) -> None:
         """Ask who has left."""
         if self._others(epoch):
-            self._beat(self._led[epoch])
+            self._beat(self._led[epoch], routine=False)
 
     def on_beat(self, beat: Beat, reply: Reply | None) -> None:
         """Take who has left; where the batch is unknown, its other owners take their calls back."""
@@ -261,15 +261,15 @@ class Leading:
                 offer.asking = True
                 self._calls.send(offer.settle)
         if led.others:
-            self._beat(led)
+            self._beat(led, routine=True)
         self._renew_later(led, now)
 
     def _renew_later(self, led: Led, now: float) -> None:
         self.alarms.set(led.epoch, self._tick(now))
         self._forget_settled(led)
 
-    def _beat(self, led: Led) -> None:
-        self._calls.send(Beat(led.key, led.epoch, self._me))
+    def _beat(self, led: Led, *, routine: bool) -> None:
+        self._calls.send(Beat(led.key, led.epoch, self._me), routine=routine)
 
     def _others(self, epoch: Epoch) -> list[Ticket]:
         led = self._led.get(epoch)

@@ -2,7 +2,8 @@
 
 It knows no loop, clock (`now` is an argument, in seconds of this replica's steady clock), randomness or network. Each
 method changes the state at once and returns what is left to do, in order. Whoever runs it sends the commands in that
-order and brings each one's reply, or its failure, exactly once; messages may come late, twice, or never.
+order, but for what is routine, and brings each one's reply, or its failure, exactly once; messages may come late, twice,
+or never.
 
 The rules
  1. The replica that holds a call's connection owns the call: whatever the store or another replica does, the call is
