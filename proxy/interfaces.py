@@ -51,6 +51,10 @@ class Window(Protocol):
         """Close every open window at once; later calls are Alone("draining")."""
         ...
 
+    async def settled(self) -> None:
+        """Return when no batch is under way from here; some may be for callers of other processes alone."""
+        ...
+
     async def aclose(self) -> None:
         """End every task that is still running and await it."""
         ...

@@ -117,6 +117,11 @@ class Proxy:
         for house in self._houses():
             await house.window.drain()
 
+    async def settled(self) -> None:
+        """Return when no batch is under way; those that are may be for other processes' callers alone."""
+        for house in self._houses():
+            await house.window.settled()
+
     async def aclose(self) -> None:
         """Close what is open, old houses and new."""
         async with self._reloading:
@@ -167,10 +172,11 @@ class Proxy:
 
 
 async def _retire(house: House, patience_s: float | None = None) -> None:
-    """Close a house after its last call, or when the patience is at its end."""
+    """Close a house after its last call and its last batch, or when the patience is at its end."""
     try:
         async with asyncio.timeout(patience_s):
             await house.front.lease.idle()
+            await house.window.settled()
     except TimeoutError:
         pass
     finally:

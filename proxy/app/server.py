@@ -125,6 +125,10 @@ class Server(uvicorn.Server):
         draining = self.draining
         self.config.timeout_graceful_shutdown = max(1, math.ceil(draining.drain_s - draining.grace_s))
         await asyncio.sleep(draining.grace_s)
+        # the server waits for it as for its own calls: a batch's callers may be other processes'
+        batches = asyncio.get_running_loop().create_task(self._proxy.settled())
+        self.server_state.tasks.add(batches)
+        batches.add_done_callback(self.server_state.tasks.discard)
         self.should_exit = True
 
     async def end(self) -> None:

@@ -128,6 +128,11 @@ class MemoryWindow:
         now = asyncio.get_running_loop().time()
         self._close(self._book.drain(now), now)
 
+    async def settled(self) -> None:
+        """Return when no batch is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def aclose(self) -> None:
         """End every batch and await it; who waits in an open window is Alone("draining"), who is in a batch Failed."""
         now = asyncio.get_running_loop().time()

@@ -21,6 +21,7 @@ SECRET = "the-secret-of-these-two-processes"
 CONFIG = """
 model_list:
   - {{model_name: "own*", litellm_params: {{model: "openai/own*", api_base: "{provider}", api_key: caller}}}}
+  - {{model_name: "slow*", litellm_params: {{model: "openai/slow*", api_base: "{slow}", api_key: sk-operator}}}}
   - {{model_name: "*", litellm_params: {{model: "openai/*", api_base: "{provider}", api_key: sk-operator}}}}
 lessons: {{window: {{max_wait_ms: {wait_ms}, hinted_max_wait_ms: {wait_ms}, max_size: 3}}}}
 redis: {{url: "{redis}", secret: {secret}, timeout_ms: 500}}
@@ -59,11 +60,11 @@ async def pair(serve: Serve, tmp_path: Path) -> AsyncGenerator[Pairs]:
     """Start two proxies and a Redis: `await pair(wait_ms=...)`."""
     redis = await asyncio.to_thread(RedisServer.start, tmp_path / "redis")
     try:
-        async with Provider.running(record=100) as provider:
+        async with Provider.running(record=100) as provider, Provider.running(tokens_per_second=300) as slow:
 
             async def start(*, wait_ms: int) -> Pair:
                 file = tmp_path / "proxy.yaml"
-                file.write_text(CONFIG.format(provider=provider.url, redis=redis.url, secret=SECRET, wait_ms=wait_ms))
+                file.write_text(CONFIG.format(provider=provider.url, slow=slow.url, redis=redis.url, secret=SECRET, wait_ms=wait_ms))
                 first, second = await asyncio.gather(*(serve("--config", str(file)) for _ in range(2)))
                 for served in (first, second):
                     await served.logged("state", state="sharing")
@@ -160,4 +161,14 @@ async def test_a_process_that_stops_leaves_nobody_waiting(pair: Pairs) -> None:
     got = await led
     got.check_own()
     assert got.way == "alone"
+    assert await two.first.ended() == 0
+
+
+async def test_a_leader_that_stops_finishes_what_it_writes_for_others(pair: Pairs) -> None:
+    """Its own caller has its lesson long before the others have theirs, and no lesson is written twice."""
+    two = await pair(wait_ms=5000)
+    calls = asyncio.create_task(two.spread("slow-m"))
+    await two.first.until("lesson_proxy_running_batches", 1)
+    two.first.signal(signal.SIGTERM)
+    merged(await calls)
     assert await two.first.ended() == 0

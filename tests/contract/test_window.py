@@ -360,6 +360,20 @@ async def test_drain_closes_every_window_and_sends_later_calls_alone(make_window
         assert await settled(joining(window, "late")) == [Alone("draining")]
 
 
+async def test_a_window_is_settled_when_its_last_batch_is_over(make_window: MakeWindow) -> None:
+    dispatch = ByHand()
+    async with make_window(dispatch) as window:
+        await window.settled()
+        riding = [joining(window, name, max_size=2) for name in "ab"]
+        await dispatch.begun.get()
+        over = asyncio.create_task(window.settled())
+        await asyncio.sleep(0)
+        assert not over.done()
+        dispatch.go.set()
+        await over
+        assert [type(outcome) for outcome in await settled(*riding)] == [Failed, Failed]
+
+
 async def test_closing_ends_every_batch_and_settles_everybody(make_window: MakeWindow) -> None:
     dispatch = ByHand()
     async with make_window(dispatch) as window:

@@ -82,6 +82,13 @@ class Batches:
         ride.task.add_done_callback(lambda task: self._ended(ride, task))
         return len(lessons)
 
+    async def settled(self) -> None:
+        """Return when no batch is under way."""
+        while tasks := [ride.task for ride in self._rides.values() if ride.task]:
+            await asyncio.wait(tasks)
+            # that its batch is over is told by a callback, in the loop's next turn
+            await asyncio.sleep(0)
+
     async def aclose(self) -> None:
         """End every batch and await it."""
         tasks = [ride.task for ride in self._rides.values() if ride.task]

@@ -163,6 +163,11 @@ class RedisWindow:
         self._do(self._machine.drain())
         await self._local.drain()
 
+    async def settled(self) -> None:
+        """Return when no batch is under way from here, whoever its callers are."""
+        await self._batches.settled()
+        await self._local.settled()
+
     async def aclose(self) -> None:
         """End every batch and await it; own calls that wait are Alone("draining"), those in own batches Failed."""
         self._do(self._machine.close())
