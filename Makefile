@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test environments clients check bench chaos format lock schema clean
+.PHONY: help serve test environments clients check bench bench-peers chaos format lock schema clean
 
 help: ## list the doors
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit("lesson-proxy needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -53,6 +53,16 @@ check: $(VENV)/.dev ## lint, format, types, layers
 bench: $(VENV)/.dev ## the figures of the README, with their conditions (ARGS="tokens passthrough")
 	$(BIN)/python -m bench $(ARGS)
 
+# Other gateways, each in an environment of its own, made from its lock where that changed.
+.peers/%/.made: bench/peers/%.lock | $(VENV)/.dev
+	$(BIN)/python -m venv --clear --without-pip $(@D)
+	$(PIP) --python $(@D)/bin/python install --no-compile --require-hashes -r $<
+	@touch $@
+
+bench-peers: $(VENV)/.dev ## the proxy beside other gateways (PEER="name=http://127.0.0.1:8080" adds one that runs already)
+	@for peer in litellm ferrogw; do $(MAKE) --no-print-directory .peers/$$peer/.made || { rm -rf .peers/$$peer; printf '\n*** %s is not to be had here and is left out.\n\n' $$peer >&2; }; done
+	$(BIN)/python -m bench.peers
+
 chaos: $(VENV)/.dev ## kill, freeze and cut off replicas and their Redis under traffic (ARGS="--seed 123 --rounds 5")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -68,6 +78,7 @@ lock: ## pin the dependencies anew, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header -q -o requirements.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header -q -o requirements-dev.lock
 	for of in python/current python/instructor node/node; do uv pip compile tests/clients/$$of.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header -q -o tests/clients/$$of.lock; done
+	for of in litellm ferrogw; do uv pip compile bench/peers/$$of.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header -q -o bench/peers/$$of.lock; done
 
 clean: ## remove what the doors made
-	rm -rf $(VENV) .clients tests/clients/node/node_modules .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .clients .peers tests/clients/node/node_modules .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

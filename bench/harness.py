@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,6 +23,7 @@ import yaml
 SERVER_CORE, CLIENT_CORE = 0, 1
 REQUEST_BYTES = 4096
 PART_GAP_S = 0.002
+_STREAMS = re.compile(rb'"stream"\s*:\s*true')
 
 
 def conditions() -> str:
@@ -58,14 +60,32 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, *, health: str = "/health/ready", core: int | None = SERVER_CORE) -> Generator[Process]:
+def _pinned(core: int | None) -> Generator[None]:
+    """Let processes that are started meanwhile have one core: pinned later, a program's first threads would stay where they are."""
+    here = psutil.Process()
+    before = here.cpu_affinity() or []
+    if core is not None and (os.cpu_count() or 1) > 1:
+        here.cpu_affinity([core])
+    try:
+        yield
+    finally:
+        here.cpu_affinity(before)
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str],
+    port: int,
+    *,
+    health: str = "/health/ready",
+    core: int | None = SERVER_CORE,
+    env: Mapping[str, str] | None = None,
+) -> Generator[Process]:
     """Start a server, wait until it is ready, and end it by its own id."""
     started = time.perf_counter()
-    with Path(tempfile.mkstemp(prefix="bench-", suffix=".log")[1]).open("wb") as log:
-        popen = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    with Path(tempfile.mkstemp(prefix="bench-", suffix=".log")[1]).open("wb") as log, _pinned(core):
+        popen = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
     process = Process(popen, port)
-    if core is not None and (os.cpu_count() or 1) > 1:
-        psutil.Process(popen.pid).cpu_affinity([core])
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -109,13 +129,15 @@ def model_at(url: str, name: str = "bench-model", **lessons: Any) -> dict[str, A
 
 @dataclass
 class InstantUpstream(asyncio.Protocol):
-    """Answers every request with the same parts; knows just enough HTTP to find a request's end.
+    """Answers every request with the same parts, or streams with others; knows just enough HTTP to find a request's end.
 
     The first part goes at once, each further one after `gap_s`, so that it arrives by itself as a model's tokens do.
     """
 
     parts: list[bytes]
     gap_s: float
+    streamed: list[bytes] | None = None
+    """The parts for requests that ask for a stream; None: the same."""
     buffer: bytearray = field(default_factory=bytearray)
     transport: asyncio.Transport | None = None
 
@@ -134,22 +156,26 @@ class InstantUpstream(asyncio.Protocol):
             length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
             if len(self.buffer) < end + 4 + length:
                 return
+            streams = self.streamed is not None and _STREAMS.search(self.buffer, end, end + 4 + length)
             del self.buffer[: end + 4 + length]
-            self._write(0)
+            self._write(self.streamed if self.streamed and streams else self.parts, 0)
 
-    def _write(self, number: int) -> None:
+    def _write(self, parts: list[bytes], number: int) -> None:
         assert self.transport
         if self.transport.is_closing():
             return
-        self.transport.write(self.parts[number])
-        if number + 1 < len(self.parts):
-            asyncio.get_running_loop().call_later(self.gap_s, self._write, number + 1)
+        self.transport.write(parts[number])
+        if number + 1 < len(parts):
+            asyncio.get_running_loop().call_later(self.gap_s, self._write, parts, number + 1)
 
 
 @contextlib.asynccontextmanager
-async def instant_upstream(parts: list[bytes], *, gap_s: float = PART_GAP_S) -> AsyncGenerator[str]:
-    """Serve an answer on a free port of the loopback; yields the address."""
-    server = await asyncio.get_running_loop().create_server(lambda: InstantUpstream(parts, gap_s), "127.0.0.1", 0)
+async def instant_upstream(
+    parts: list[bytes], *, streamed: list[bytes] | None = None, gap_s: float = PART_GAP_S, port: int = 0
+) -> AsyncGenerator[str]:
+    """Serve an answer on a port of the loopback, a free one where none is named; yields the address."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: InstantUpstream(parts, gap_s, streamed), "127.0.0.1", port)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
