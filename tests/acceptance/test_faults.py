@@ -61,7 +61,7 @@ BATCH_FAULTS: Mapping[str, Mapping[str, int]] = {
     "html": {"resent:upstream_error": 3},
     "redirect": {"resent:upstream_broken_off": 3},
     "empty_200": {"resent:upstream_broken_off": 3},
-    "garbage": {"resent:upstream_error": 3},
+    "garbage": {"resent:upstream_unreadable": 3},
 }
 """By fault, hitting batches only: how many callers got their lesson in which way."""
 TOO_LARGE = ("413", "429_too_large", "context_length")
