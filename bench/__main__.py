@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("tokens", "startup", "passthrough", "windows", "policies", "day", "loops", "batches", "replicas", "soak")
+ALL = ("tokens", "startup", "passthrough", "first_byte", "windows", "policies", "day", "loops", "batches", "replicas", "soak")
 OPTIONAL = ("realmodel",)
 
 
