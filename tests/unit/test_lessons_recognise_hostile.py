@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from proxy.lessons.recognise import Recogniser
 from proxy.model import Unbatchable
 from proxy.policy import LessonPolicy, Rule
 from tests.make import LESSON_SCHEMA, make_body, make_call
+from tests.timing import cpu_s
 
 RULES = TypeAdapter(tuple[Rule, ...]).validate_python(
     yaml.safe_load((Path(__file__).parent.parent.parent / "proxy" / "rules.yaml").read_text(encoding="utf-8"))
@@ -32,12 +31,7 @@ PROMISED_S = 0.05
 def _yardstick_s() -> float:
     """Return the CPU seconds of a fixed piece of like work: a fifth of the promise on a machine that keeps it."""
     text = "words and words, " * 30_000
-    taken: list[float] = []
-    for _ in range(5):
-        start = time.process_time()
-        re.findall(r"[^\W_]+", text)
-        taken.append(time.process_time() - start)
-    return min(taken)
+    return cpu_s(lambda: re.findall(r"[^\W_]+", text), tries=5)
 
 
 YARDSTICK_S = _yardstick_s()
@@ -107,18 +101,7 @@ HOSTILE = {
 
 def seconds(body: Any) -> float:
     call = replace(make_call(), body=body, raw=b"")
-    taken: list[float] = []
-    # a coverage tracer would be measured too
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        for _ in range(3):
-            start = time.process_time()
-            SHIPPED.judge(call)
-            taken.append(time.process_time() - start)
-    finally:
-        sys.settrace(tracer)
-    return min(taken)
+    return cpu_s(lambda: SHIPPED.judge(call))
 
 
 @pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE)
