@@ -28,7 +28,8 @@ lessons:
   merge: {{first_token_seconds: 120}}
 """
 PROCESSING = "llamacpp:requests_processing "
-FREES_WITHIN_S = 1.0
+FREES_WITHIN_S = 2.5
+"""A second for the proxy. The server looks once a second whether who asked for a whole answer is still there, at a stream's next token."""
 
 
 async def processing(client: httpx.AsyncClient) -> int:
