@@ -26,7 +26,7 @@ class CallFinished:
     reason: str | None
     """Why not merged."""
     error: str | None
-    """Code of the error that it got, where it is one of the proxy's own words."""
+    """Code (else type) of the error that it got; None where it got none, or the provider's own answer."""
     rule: str | None
     would_merge: bool
     """Recognised while merging is off for it (dry_run, share)."""

@@ -129,7 +129,7 @@ class Edge:
                 status=error.http_status,
                 way="refused",
                 reason=error.code,
-                error=error.code,
+                error=error.code or error.type,
                 rule=None,
                 would_merge=False,
                 stream=exchange.stream,

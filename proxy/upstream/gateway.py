@@ -20,7 +20,7 @@ from proxy.errors import NotFoundError, UnauthorizedError
 from proxy.model import PAYER, Call, Caller, Deployment, Json, Piece, Reply
 from proxy.upstream import library, responses, translated
 from proxy.upstream.config import UpstreamConfig, UpstreamConfigError
-from proxy.upstream.deployments import Target, mistakes
+from proxy.upstream.deployments import Routes, Target, mistakes
 from proxy.upstream.direct import Direct
 from proxy.upstream.foreign import from_litellm
 from proxy.upstream.patience import Patience
@@ -39,9 +39,9 @@ _CHAT_PATH = "/v1/chat/completions"
 _DROPPED_BY_LITELLM = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "stream_options"})
 """litellm drops or refuses these for some providers that take them; the batch was built for what the provider can do."""
 _READ_BY_LITELLM = _DROPPED_BY_LITELLM | {"messages", "max_tokens", "max_completion_tokens", "user"}
-"""What it is told by name of a batch for a provider that speaks OpenAI's API: by its tables it gives limits another name, and
+"""What it is told by name of a call for a provider that speaks OpenAI's API: by its tables it gives limits another name, and
 leaves out a user that isn't known there. By the same tables it would refuse others (`reasoning_effort`, `service_tier`) that
-the provider takes of a lone call, which goes as it was written."""
+the provider takes of a call on the direct path, which goes as it was written."""
 _ROUTERS_OWN = frozenset({"rpm", "tpm", "weight", "order", "tags", "max_parallel_requests", "cooldown_time"})
 
 
@@ -209,6 +209,8 @@ class Gateway:
         return not all(library.has_responses(self._litellm, d.provider, d.model, stream=stream) for d in way.deployments)
 
     def _asked(self, call: Call, way: Way, own_extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if call.path == _CHAT_PATH and _goes_as_written(way, self._ways.routes):
+            return _as_written(call.body, own_extra)
         if call.path != responses.PATH:
             return translated.arguments(call.path, call.body, own_extra)
         becomes_chat = self._becomes_chat(call, way)
@@ -227,17 +229,13 @@ class Gateway:
         return await getattr(self._litellm, name)(**(self._parameters(target, way.deployments[0], call.caller) | asked))
 
     async def _start(self, target: Target, deployment: Deployment, body: Json, caller: Caller) -> Any:
-        speaks_openais = deployment.provider in OPENAI_COMPATIBLE
-        named = _READ_BY_LITELLM if speaks_openais else None
-        asked = translated.arguments(_CHAT_PATH, body, target.entry.litellm_params.get("extra_body"), named_fields=named)
         if deployment.capability.stream:
-            asked["stream"] = True
-            if deployment.capability.usage_in_stream:
-                asked["stream_options"] = {"include_usage": True}
-        if speaks_openais:
-            asked["allowed_openai_params"] = sorted(_DROPPED_BY_LITELLM & asked.keys())
-            if account := _account(target, caller):
-                asked["extra_headers"] = {**target.entry.litellm_params.get("extra_headers", {}), **account}
+            usage = {"stream_options": {"include_usage": True}} if deployment.capability.usage_in_stream else {}
+            body = {**body, "stream": True, **usage}
+        speaks_openais, own_extra = deployment.provider in OPENAI_COMPATIBLE, target.entry.litellm_params.get("extra_body")
+        asked = _as_written(body, own_extra) if speaks_openais else translated.arguments(_CHAT_PATH, body, own_extra)
+        if speaks_openais and (account := _account(target, caller)):
+            asked["extra_headers"] = {**target.entry.litellm_params.get("extra_headers", {}), **account}
         if self._ways.goes_by_router(target):
             # so that it learns how the deployment does; a pattern it would call under the pattern's name
             return await self._router.acompletion(model=target.id, num_retries=0, disable_fallbacks=True, **asked)
@@ -260,6 +258,23 @@ def _litellm_name(target: Target, deployment: Deployment) -> str:
         return target.model
     provider, slash, _ = target.model.partition("/")
     return f"{provider}{slash}{deployment.model}" if slash and "*" not in provider else deployment.model
+
+
+def _goes_as_written(way: Way, routes: Routes) -> bool:
+    """Tell whether a lone call may go to each of its deployments as it was written.
+
+    Not where litellm may fall back to others, nor where it chooses one that has an `extra_body` of the operator's, which would be
+    lost.
+    """
+    if way.route.routed and (routes.falls_back(way.route.name) or any("extra_body" in t.entry.litellm_params for t in way.route.targets)):
+        return False
+    return all(deployment.provider in OPENAI_COMPATIBLE for deployment in way.deployments)
+
+
+def _as_written(body: Json, own_extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return litellm's arguments for a provider that speaks OpenAI's API, so that litellm refuses and drops nothing of the body."""
+    asked = translated.arguments(_CHAT_PATH, body, own_extra, named_fields=_READ_BY_LITELLM)
+    return asked | {"allowed_openai_params": sorted(_DROPPED_BY_LITELLM & asked.keys())}
 
 
 def _account(target: Target, caller: Caller) -> dict[str, str]:

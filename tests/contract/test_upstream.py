@@ -654,13 +654,17 @@ async def test_a_batch_says_who_pays_where_its_callers_do(provider: Provider, ki
 
 @pytest.mark.parametrize("name", PROVIDERS)
 async def test_a_batch_carries_what_its_calls_would_alone(provider: Provider, name: str) -> None:
-    """litellm's tables of who takes which field refuse none: alone the call goes as it was written, and its provider decides."""
+    """litellm's tables of who takes which field refuse none, nor of a lone call in a group: on the direct path their provider decides."""
     asked: Json = {"reasoning_effort": "low", "verbosity": "low", "service_tier": "flex", "temperature": 0.5, "prompt_cache_key": "k"}
     asked |= {"thinking": {"type": "disabled"}, "frequency_penalty": 0.1, "top_k": 7, "of_tomorrow": [1]}
     async with opened(entry(provider, "alias", f"{name}/ok")) as gateway:
         await pieces(gateway, "alias", tools=[TOOL], **asked)
-    _, _, body = provider.seen[0]
-    assert {field: body.get(field) for field in asked} == asked
+    group = entry(provider, "group", f"{name}/ok")
+    async with opened(group, group) as gateway:
+        reply = await gateway.send(a_call({"model": "group", "messages": MESSAGES, **asked}), "group", lesson=True)
+    assert reply.status == 200, reply.body
+    for _, _, body in provider.seen:
+        assert {field: body.get(field) for field in asked} == asked
 
 
 async def test_a_batch_goes_to_exactly_the_picked_deployment_once(provider: Provider) -> None:
