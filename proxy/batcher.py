@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal, assert_never
+from dataclasses import replace
+from typing import assert_never
 
 from proxy.budget import ResendBudget
 from proxy.errors import NotFoundError, OverloadedError, ProxyError
@@ -18,9 +18,9 @@ from proxy.interfaces import Ahead, Listener, Upstream, Window
 from proxy.lessons.forms import FORMS
 from proxy.lessons.forms.continuing import site_of
 from proxy.lessons.spent import UsageCorrector, correct_usage_json, read_usage_json
-from proxy.model import NO_COMPANY, Alone, Call, Completed, Failed, Held, Lesson, Merged, Outcome, Plan, Refused, Reply, Unbatchable, Usage
-from proxy.observe.events import CallFinished
+from proxy.model import NO_COMPANY, Alone, Call, Completed, Failed, Held, Lesson, Outcome, Plan, Refused, Reply, Unbatchable, Usage
 from proxy.sites import Rest, Sites
+from proxy.story import Story, alias_of
 
 CLIENT_LEFT = 499
 """What a call is counted as whose caller left before its answer (nginx's code; nobody receives it)."""
@@ -32,39 +32,6 @@ _JOINS_ITS_OWN = Plan(max_wait_s=0.0, max_size=1)
 """What a retry asks of the window while merging rests: its call may be pending from before; else it goes alone."""
 _UPSTREAM_FAILED = "upstream_"
 """Reasons of `Failed` that begin so are counted against the resend budget: a storm must not double itself."""
-
-
-@dataclass(slots=True)
-class _Story:
-    """What is told of one call when it ends; it grows while the call goes its way."""
-
-    started_s: float
-    reason: str | None = None
-    error: str | None = None
-    rule: str | None = None
-    way: Literal["merged", "resent", "alone", "passed", "refused"] = "passed"
-    lesson: Lesson | None = None
-    wait_s: float = 0.0
-    batch: Merged | None = None
-    usage: Usage | None = None
-    estimated: bool = False
-    saved: int = 0
-    spent: Usage = field(default_factory=Usage)
-
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the `x-lesson-*` headers; none for what never looked like a lesson."""
-        if self.rule is None:
-            return ()
-        headers = [("x-lesson-merged", "true" if self.way == "merged" else "false")]
-        if self.reason:
-            headers.append(("x-lesson-reason", self.reason))
-        if self.batch:
-            headers += [("x-lesson-batch-id", self.batch.batch_id), ("x-lesson-batch-size", str(self.batch.size))]
-        if self.lesson:
-            headers.append(("x-lesson-wait-ms", str(round(self.wait_s * 1000))))
-            if self.way == "merged" and not self.lesson.stream:
-                headers.append(("x-lesson-input-tokens-saved", str(self.saved)))
-        return tuple(headers)
 
 
 class Batcher:
@@ -96,7 +63,7 @@ class Batcher:
 
         `verdict`: what `judge` said, where the call was judged before.
         """
-        story = _Story(self._clock())
+        story = Story(self._clock())
         try:
             reply = await self._route(call, verdict, story)
         except ProxyError as error:
@@ -114,13 +81,13 @@ class Batcher:
             return Unbatchable("not_chat")
         return self._judge_lesson(call) if self._judge_lesson else Unbatchable("off")
 
-    async def _route(self, call: Call, verdict: Lesson | Unbatchable | None, story: _Story) -> Reply:
+    async def _route(self, call: Call, verdict: Lesson | Unbatchable | None, story: Story) -> Reply:
         self._check_continued(call, story)
         verdict = verdict or self.judge(call)
         match verdict:
             case Unbatchable():
                 story.reason, story.rule = verdict.reason, verdict.rule
-                reply = await self._upstream.send(call, _alias(call), lesson=False)
+                reply = await self._upstream.send(call, alias_of(call), lesson=False)
                 return _with(reply, story.headers())
             case Lesson():
                 story.lesson, story.rule, story.way = verdict, verdict.rule, "alone"
@@ -129,7 +96,7 @@ class Batcher:
             case _:
                 assert_never(verdict)
 
-    def _check_continued(self, call: Call, story: _Story) -> None:
+    def _check_continued(self, call: Call, story: Story) -> None:
         """Refuse a call that goes on from a merged answer, of which nothing was stored, and remember the site that does so."""
         form = FORMS.get(call.path)
         named = form.builds_on(call.body) if form and form.builds_on else None
@@ -151,7 +118,7 @@ class Batcher:
         built_on = FORMS[call.path].builds_on and self._sites.is_built_on(lesson.site)
         return "previous_response_id" if built_on else None
 
-    async def _lesson(self, call: Call, lesson: Lesson, story: _Story) -> Reply:
+    async def _lesson(self, call: Call, lesson: Lesson, story: Story) -> Reply:
         if (reason := self._kept_alone(call, lesson)) is not None:
             return await self._alone(call, lesson, story, reason)
         held = await self._held(call, lesson)
@@ -184,7 +151,7 @@ class Batcher:
             return replace(held, outcome=await self._ahead.ask(lesson, call.caller, count))
         return held
 
-    async def _settled(self, call: Call, lesson: Lesson, outcome: Outcome, story: _Story) -> Reply:
+    async def _settled(self, call: Call, lesson: Lesson, outcome: Outcome, story: Story) -> Reply:
         match outcome:
             case Alone():
                 return await self._alone(call, lesson, story, outcome.reason)
@@ -198,7 +165,7 @@ class Batcher:
             case _:
                 assert_never(outcome)
 
-    def _merged(self, call: Call, lesson: Lesson, done: Completed, story: _Story) -> Reply:
+    def _merged(self, call: Call, lesson: Lesson, done: Completed, story: Story) -> Reply:
         story.way, story.batch, story.saved = "merged", done.batch, done.input_tokens_saved
         story.usage, story.estimated = done.usage, done.estimated
         form, created = FORMS[call.path], int(time.time())
@@ -206,7 +173,7 @@ class Batcher:
             return Reply(200, _SSE + story.headers(), form.render_sse(call.body, lesson, done, created))
         return Reply(200, _JSON + story.headers(), form.render_json(call.body, lesson, done, created))
 
-    async def _alone(self, call: Call, lesson: Lesson, story: _Story, reason: str) -> Reply:
+    async def _alone(self, call: Call, lesson: Lesson, story: Story, reason: str) -> Reply:
         """Send the caller's own request, and learn from what its answer says of itself."""
         story.reason = reason
         sent_s = self._clock()
@@ -222,7 +189,7 @@ class Batcher:
                 self._sites.decoded(lesson.model, usage.completion, self._clock() - sent_s)
         return _with(reply, story.headers())
 
-    async def _resend(self, call: Call, lesson: Lesson, failed: Failed, story: _Story) -> Reply:
+    async def _resend(self, call: Call, lesson: Lesson, failed: Failed, story: Story) -> Reply:
         """Send a failed item alone, once, with its share of the batch added to its usage."""
         story.way, story.batch, story.spent = "resent", failed.batch, failed.spent
         now = self._clock()
@@ -235,7 +202,7 @@ class Batcher:
             )
         return _corrected(await self._alone(call, lesson, story, f"resent:{failed.reason}"), failed.spent)
 
-    def _watched(self, call: Call, story: _Story, reply: Reply) -> Reply:
+    def _watched(self, call: Call, story: Story, reply: Reply) -> Reply:
         """Tell the call's end when it is known: now for a whole body, at `close` for a stream."""
         if reply.chunks is None:
             self._tell(call, story, reply.status)
@@ -250,43 +217,16 @@ class Batcher:
 
         return replace(reply, close=close_and_tell)
 
-    def _tell(self, call: Call, story: _Story, status: int) -> None:
+    def _tell(self, call: Call, story: Story, status: int) -> None:
         lesson = story.lesson
         if self._ahead and lesson and lesson.retry_count == 0:
             self._sites.loop_ended(lesson, self._clock(), answered=status == _OK)
-        self._publish(
-            CallFinished(
-                call_id=call.id,
-                path=call.path,
-                model=lesson.model if lesson else _alias(call),
-                status=status,
-                way=story.way,
-                reason=story.reason,
-                error=story.error,
-                rule=story.rule,
-                would_merge=lesson is not None and lesson.mode != "on",
-                stream=call.body.get("stream") is True,
-                key=lesson.key[:12] if lesson else None,
-                key_name=call.caller.name,
-                batch_id=story.batch.batch_id if story.batch else None,
-                batch_size=story.batch.size if story.batch else 0,
-                wait_ms=story.wait_s * 1000,
-                total_ms=(self._clock() - story.started_s) * 1000,
-                usage=story.usage,
-                estimated=story.estimated,
-                input_tokens_saved=story.saved,
-            )
-        )
+        self._publish(story.finished(call, status, self._clock()))
 
 
 def _may_loop(lesson: Lesson) -> bool:
     """Tell whether more lessons of this very request may be kept: a known user's, of whom several are different ones."""
     return lesson.scope == "user" and not lesson.deterministic and lesson.expect is None
-
-
-def _alias(call: Call) -> str:
-    """Return where a call goes that is no lesson."""
-    return call.alias or str(call.body.get("model", ""))
 
 
 def _with(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
